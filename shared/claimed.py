@@ -1,0 +1,31 @@
+"""A job in a mailer's hands, with all facts that its delivery needs: one round trip brings them."""
+
+from dataclasses import dataclass
+
+from shared.mail import Mail, Receipt
+from shared.memory import RequestFacts
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A mail that this worker alone may send until its claim ends. Times are Redis's, in seconds since the epoch."""
+
+    mail: Mail
+    execution: str
+    """Names this claim, in RQ's words."""
+    now: float
+    """When it was claimed."""
+    attempts: int
+    """Settled attempts before this one."""
+    first_tried: float | None
+    """When the first of them was made."""
+    revived: bool
+    """An operator brought it back from the dead letters: age is no reason against it."""
+    perhaps: bool
+    """The relay may have taken it in an earlier attempt whose answer was lost."""
+    receipt: Receipt | None
+    """What the ledger knows of this very mail."""
+    announced: bool
+    """The thread's first mail was taken by the relay, certainly or perhaps."""
+    facts: RequestFacts | None
+    """What is known of the request now; None: nothing any more."""

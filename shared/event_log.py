@@ -1,0 +1,221 @@
+"""The stream between watcher and router: an ordered, durable log of access events, read by a consumer group.
+
+The writer is asyncio, as the watcher is; the reader is synchronous, as the router is.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ResponseError
+
+from shared import keys
+from shared.events import RequestChanged, RequestGone, RequestState
+
+GROUP = "router"
+DATA = b"data"
+DEAD_LETTERS_KEPT = 10_000
+DEAD_CONSUMER_SECONDS = 3600
+
+
+class EventLogFull(Exception):
+    """The stream is at its limit: the routers are down or too slow. Nothing was appended."""
+
+
+@dataclass(frozen=True)
+class KnownRequest:
+    """What the router has committed about a request."""
+
+    state: RequestState | None
+    """None: only the request's end was seen."""
+    review_count: int
+    gone: bool
+
+
+class EventWriter:
+    """Appends events, and notices when Redis has lost what it was given."""
+
+    def __init__(self, redis: AsyncRedis, *, limit: int = 100_000) -> None:
+        self._redis = redis
+        self._limit = limit
+        self._length = 0
+        self._epoch: bytes | None = None
+
+    async def open(self) -> None:
+        """Read or write the epoch and make sure that the group exists. Raises `redis.exceptions.RedisError`."""
+        await self._redis.set(keys.EPOCH, secrets.token_hex(8), nx=True)
+        self._epoch = cast("bytes", await self._redis.get(keys.EPOCH))
+        try:
+            # From 0: events that were appended before the group was lost are still to be routed.
+            await self._redis.xgroup_create(keys.EVENTS, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not is_busy_group(error):
+                raise
+
+    async def append(self, events: Sequence[RequestChanged | RequestGone]) -> bool:
+        """Put the events on the stream, in one transaction.
+
+        Gives False if Redis had lost its data since `open`: the events are on the stream and the group exists
+        again, but what was there before is gone, so that the caller must take a snapshot. Raises `EventLogFull`,
+        or `redis.exceptions.RedisError` when it is not known whether the events were appended.
+        """
+        if self._length + len(events) > self._limit:
+            self._length = int(await self._redis.xlen(keys.EVENTS))
+            if self._length + len(events) > self._limit:
+                raise EventLogFull(f"{self._length} events wait for a router")
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(keys.EPOCH)
+            for event in events:
+                pipeline.xadd(keys.EVENTS, {DATA: event.model_dump_json().encode()})
+            pipeline.xlen(keys.EVENTS)
+            epoch, *_, self._length = await pipeline.execute()
+        return await self._is_still(epoch)
+
+    async def holds(self) -> bool:
+        """Does Redis still have what it was given? To be asked every few seconds; False as for `append`."""
+        return await self._is_still(await self._redis.get(keys.EPOCH))
+
+    async def _is_still(self, epoch: object) -> bool:
+        if epoch is not None and epoch == self._epoch:
+            return True
+        await self.open()
+        return False
+
+    async def known(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
+        """What the router has committed about these requests; those that it does not know are left out."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for request_id in request_ids:
+                pipeline.hmget(keys.request(request_id), ["state", "reviews", "gone"])
+            rows = await pipeline.execute()
+        return {
+            request_id: KnownRequest(
+                state=RequestState(state.decode()) if state else None, review_count=int(reviews), gone=gone == b"1"
+            )
+            for request_id, (state, reviews, gone) in zip(request_ids, rows, strict=True)
+            if reviews is not None
+        }
+
+    async def open_requests(self, routed_before_seconds: float) -> set[str]:
+        """Ids of requests that the router holds for pending and has routed longer ago than this, by Redis's clock."""
+        seconds, microseconds = await self._redis.time()
+        until = seconds + microseconds / 1e6 - routed_before_seconds
+        members = await self._redis.zrange(keys.OPEN, "-inf", cast("int", until), byscore=True)
+        return {cast("bytes", member).decode() for member in members}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One entry of the stream in this reader's hands, until it is acknowledged."""
+
+    entry: str
+    """The entry's id: `milliseconds-sequence`."""
+    data: bytes
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Where it stands in the stream."""
+        return position_of(self.entry)
+
+
+class EventReader:
+    """One consumer of the group. Whoever routes a delivery also acknowledges it, in the same script (`put.lua`)."""
+
+    def __init__(self, redis: Redis, consumer: str) -> None:
+        self._redis = redis
+        self._consumer = consumer
+
+    def open(self) -> None:
+        """Make sure that the group exists. Raises `redis.exceptions.RedisError`."""
+        try:
+            self._redis.xgroup_create(keys.EVENTS, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not is_busy_group(error):
+                raise
+
+    def own(self, count: int) -> list[Delivery]:
+        """What this consumer has not acknowledged: the answer may have been lost with a connection."""
+        return self._read("0", count, block_milliseconds=None)
+
+    def new(self, count: int, block_milliseconds: int) -> list[Delivery]:
+        """Entries that no consumer has seen; waits for the first one."""
+        return self._read(">", count, block_milliseconds)
+
+    def _read(self, start: str, count: int, block_milliseconds: int | None) -> list[Delivery]:
+        stream: dict[Any, Any] = {keys.EVENTS: start}
+        reply = self._redis.xreadgroup(GROUP, self._consumer, stream, count=count, block=block_milliseconds)
+        streams = cast("dict[bytes, Any] | list[Any]", reply or [])
+        rows = streams.values() if isinstance(streams, dict) else [entries for _, entries in streams]
+        return [delivery for entries in rows for delivery in self._deliveries(entries)]
+
+    def left_by_the_dead(self, count: int, idle_milliseconds: int) -> list[Delivery]:
+        """Take over what other consumers have held for too long."""
+        _, entries, *_ = self._redis.xautoclaim(
+            keys.EVENTS, GROUP, self._consumer, min_idle_time=idle_milliseconds, start_id="0", count=count
+        )
+        return self._deliveries(entries)
+
+    @staticmethod
+    def _deliveries(entries: Iterable[Any]) -> list[Delivery]:
+        flat = (row for entry in entries for row in (entry if isinstance(entry[0], list | tuple) else [entry]))
+        return [Delivery(entry.decode(), fields.get(DATA, b"")) for entry, fields in flat if fields]
+
+    def held_elsewhere(self, before: str) -> list[Delivery]:
+        """Entries up to `before` that other consumers hold.
+
+        An event must not overtake an earlier one of the same request, which another router may have in hand.
+        """
+        rows = self._redis.xpending_range(keys.EVENTS, GROUP, min="-", max=before, count=10_000)
+        entries = [row["message_id"] for row in rows if row["consumer"] != self._consumer.encode()]
+        if not entries:
+            return []
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for entry in entries:
+                pipeline.xrange(keys.EVENTS, entry, entry)
+            return [delivery for found in pipeline.execute() for delivery in self._deliveries(found)]
+
+    def times_delivered(self, delivery: Delivery) -> int:
+        """How often the group has handed out this entry."""
+        rows = self._redis.xpending_range(keys.EVENTS, GROUP, min=delivery.entry, max=delivery.entry, count=1)
+        return int(rows[0]["times_delivered"]) if rows else 0
+
+    def bury(self, delivery: Delivery, error: str) -> None:
+        """Make the entry a dead letter and acknowledge it."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            fields = {DATA: delivery.data, b"error": error.encode(), b"entry": delivery.entry.encode()}
+            pipeline.xadd(keys.DEAD, cast("Any", fields), maxlen=DEAD_LETTERS_KEPT)
+            pipeline.xack(keys.EVENTS, GROUP, delivery.entry)
+            pipeline.execute()
+
+    def trim(self) -> None:
+        """Forget the entries that every group has read and acknowledged."""
+        kept = []
+        for group in self._redis.xinfo_groups(keys.EVENTS):
+            pending = self._redis.xpending(keys.EVENTS, group["name"])
+            milliseconds, sequence = position_of(group["last-delivered-id"].decode())
+            kept.append(position_of(pending["min"].decode()) if pending["pending"] else (milliseconds, sequence + 1))
+        if kept:
+            self._redis.xtrim(keys.EVENTS, minid="{}-{}".format(*min(kept)), approximate=False)
+
+    def remove_dead_consumers(self) -> None:
+        """Forget consumers that have asked for nothing for an hour and hold nothing: each router start makes one."""
+        for consumer in self._redis.xinfo_consumers(keys.EVENTS, GROUP):
+            if consumer["idle"] > DEAD_CONSUMER_SECONDS * 1000 and not consumer["pending"]:
+                self._redis.xgroup_delconsumer(keys.EVENTS, GROUP, consumer["name"])
+
+    def backlog(self) -> int:
+        """Entries on the stream: what is still to be routed, and a little of what was."""
+        return int(self._redis.xlen(keys.EVENTS))
+
+
+def is_busy_group(error: ResponseError) -> bool:
+    """Does the error say that the group exists already?"""
+    return str(error).startswith("BUSYGROUP")
+
+
+def position_of(entry: str) -> tuple[int, int]:
+    """An entry's id as something that sorts in the stream's order."""
+    milliseconds, _, sequence = entry.partition("-")
+    return int(milliseconds), int(sequence or 0)

@@ -1,0 +1,40 @@
+"""The names of all Redis keys that are not RQ's own.
+
+| key | type | content | lifetime | written by | read by |
+|---|---|---|---|---|---|
+| `access-mail:epoch` | string | random, written once: its loss tells of lost data | for ever | watcher | watcher |
+| `access-mail:events` | stream | one `AccessEvent` as JSON per entry | trimmed to what every group has read | watcher | router |
+| `access-mail:request:{id}` | hash | `RequestMemory`: revision, facts, told, notices | 30 days or more, refreshed | router | router, mailer |
+| `access-mail:open` | zset | ids of pending requests by time of routing | bounded by open requests | router | watcher |
+| `access-mail:thread:{thread}` | list | mail ids in order; the head is in the queue | 30 days | router, mailer | mailer |
+| `access-mail:claims` | zset | `{mail id}:{execution}` in flight, by end of claim | bounded by jobs in flight | mailer | mailer |
+| `access-mail:receipt:{mail id}` | hash | what became of a mail | 30 days | mailer | router, mailer |
+| `access-mail:dead` | stream | `DeadLetter`s of events that could not be routed | capped | router | console |
+
+No address stands in a key. All times are Redis's own (`TIME`), never a host's.
+"""
+
+EPOCH = "access-mail:epoch"
+EVENTS = "access-mail:events"
+OPEN = "access-mail:open"
+CLAIMS = "access-mail:claims"
+DEAD = "access-mail:dead"
+
+THREAD_PREFIX = "access-mail:thread:"
+RECEIPT_PREFIX = "access-mail:receipt:"
+REQUEST_PREFIX = "access-mail:request:"
+
+
+def request(request_id: str) -> str:
+    """What the router knows of a request."""
+    return REQUEST_PREFIX + request_id
+
+
+def thread(thread_id: str) -> str:
+    """The mails of one request to one person."""
+    return THREAD_PREFIX + thread_id
+
+
+def receipt(mail_id: str) -> str:
+    """What became of a mail."""
+    return RECEIPT_PREFIX + mail_id

@@ -1,0 +1,159 @@
+"""The words of the mail side: what is told, to whom, in which mail, and what became of it."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from shared.events import Message, RequestId
+
+
+class NoticeKind(StrEnum):
+    """What a mail tells about its request."""
+
+    REQUESTED = "requested"
+    REVIEWED = "reviewed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    PROMOTED = "promoted"
+    EXPIRED = "expired"
+
+    @property
+    def is_resolution(self) -> bool:
+        """Does it end the request?"""
+        return self not in (NoticeKind.REQUESTED, NoticeKind.REVIEWED)
+
+
+class Notice(Message):
+    """One thing to tell about a request; written `requested`, `reviewed-2`, `approved`."""
+
+    kind: NoticeKind
+    review: int | None = Field(default=None, ge=1)
+    """Position of the review that a `reviewed` notice tells of."""
+
+    def __str__(self) -> str:
+        return self.kind.value if self.review is None else f"{self.kind.value}-{self.review}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Notice":
+        """The inverse of `str`. Raises `ValueError`."""
+        kind, _, review = text.partition("-")
+        return cls(kind=NoticeKind(kind), review=int(review) if review else None)
+
+
+class Why(StrEnum):
+    """Why a person is told."""
+
+    ROLE = "role"
+    DEFAULT = "default"
+    SUGGESTED_REVIEWER = "suggested-reviewer"
+
+
+class Recipient(Message):
+    """A person to tell, and why."""
+
+    address: str
+    """A bare address (RFC 5321 Mailbox), its domain in lower case."""
+    why: Why
+    role: str = ""
+    """The requested role whose mapping names the address."""
+
+    @property
+    def hash(self) -> str:
+        """Stands for the address in keys and ids, where no address may stand."""
+        return hashlib.sha256(self.address.encode()).hexdigest()[:12]
+
+
+class Mail(Message):
+    """One mail to one person: facts to look up, no text. It is the argument of the RQ job of the same id."""
+
+    v: Literal[1] = 1
+    request_id: RequestId
+    notice: Notice
+    recipient: Recipient
+
+    @property
+    def id(self) -> str:
+        """RQ job id, ledger key and stem of the Message-ID."""
+        return mail_id(self.request_id, self.notice, self.recipient)
+
+    @property
+    def thread(self) -> str:
+        """All mails about one request to one person."""
+        return thread_id(self.request_id, self.recipient)
+
+
+def mail_id(request_id: str, notice: Notice, recipient: Recipient) -> str:
+    """`{request}-{notice}-{hash}`: letters, digits, `_` and `-` only (RQ's rule for job ids)."""
+    return f"{request_id}-{notice}-{recipient.hash}"
+
+
+def thread_id(request_id: str, recipient: Recipient) -> str:
+    """`{request}-{hash}`: the thread's name in Redis and its virtual root in Message-IDs."""
+    return f"{request_id}-{recipient.hash}"
+
+
+# -- what becomes of a mail: the answers of `Mailroom.deliver`, and what a settled job leaves
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The relay has taken the mail; `answer` is its reply."""
+
+    answer: str
+
+
+@dataclass(frozen=True)
+class Later:
+    """Try again after `pause` seconds. `perhaps`: the relay may have taken the mail, its answer was lost."""
+
+    pause: float
+    reason: str
+    detail: str = ""
+    perhaps: bool = False
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The mail is not worth sending any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dead:
+    """Nobody will send it unless an operator asks: a dead letter. `detail` is the relay's answer."""
+
+    reason: str
+    detail: str = ""
+
+
+Verdict = Delivered | Later | Dropped | Dead
+
+
+class Outcome(StrEnum):
+    """The final states of a mail, as its receipt names them."""
+
+    DELIVERED = "delivered"
+    DROPPED = "dropped"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the ledger keeps of a settled mail."""
+
+    outcome: Outcome
+    perhaps: bool = False
+    """An attempt before the last may have been taken by the relay."""
+
+
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def one_line(text: str, limit: int) -> str:
+    """Untrusted text for a log line or a header: control and direction characters become a space, cut to `limit`."""
+    return _NOT_PRINTABLE.sub(" ", text)[:limit].strip()

@@ -1,0 +1,128 @@
+-- Takes up to n jobs from the queue into this worker's hands, with all that their delivery needs.
+--
+-- KEYS  8 the worker · 9 the worker's executions · 10 RQ's switch that suspends all workers
+-- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
+--       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
+--       from 13 on: a fresh execution id for each job that may be taken
+-- Gives {now, jobs, requests}: a job is {id, execution, data, attempts, first tried, revived, perhaps, outcome and
+-- perhaps of its own receipt, outcome and perhaps of its thread's first mail, request}; a request is {id, facts}.
+-- Values that do not exist are ''.
+local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
+local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local now = clock()
+local jobs, requests, asked = {}, {}, {}
+
+-- Its place in the thread. A replayed letter may find others before it: then it waits for its turn.
+local function is_head(id, thread)
+    if thread == '' then
+        return true
+    end
+    local head = redis.call('LINDEX', THREAD .. thread, 0)
+    if head == id then
+        return true
+    end
+    if not head or not redis.call('LPOS', THREAD .. thread, id) then
+        redis.call('RPUSH', THREAD .. thread, id)
+        redis.call('EXPIRE', THREAD .. thread, MONTH)
+    end
+    return not head
+end
+
+local function receipt_of(id)
+    local fields = redis.call('HMGET', RECEIPT .. id, 'outcome', 'perhaps')
+    return fields[1] or '', fields[2] or ''
+end
+
+local function facts_of(request)
+    if request ~= '' and not asked[request] then
+        asked[request] = true
+        requests[#requests + 1] = {request, redis.call('HGET', REQUEST .. request, 'facts') or ''}
+    end
+end
+
+local function take(id, execution, job)
+    local data, thread, request, attempts, first_tried, revived, perhaps = unpack(job)
+    local entry = entry_of(id, execution)
+    redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
+        'worker_name', worker, 'claim', execution, 'first_tried', first_tried)
+    redis.call('ZADD', STARTED, FAR, entry)
+    redis.call('ZADD', CLAIMS, now + life, entry)
+    redis.call('HSET', EXECUTION .. entry, 'id', execution, 'job_id', id, 'created_at', seconds(now),
+        'last_heartbeat', seconds(now), 'worker_name', worker)
+    redis.call('EXPIRE', EXECUTION .. entry, life * 2)
+    redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
+    redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
+    redis.call('SADD', worker_executions, entry)
+    local outcome, outcome_perhaps = receipt_of(id)
+    local first, first_perhaps = '', ''
+    if thread ~= '' then
+        first, first_perhaps = receipt_of(request .. '-requested-' .. string.sub(thread, #request + 2))
+    end
+    if outcome == 'dead' then
+        redis.call('HSET', RECEIPT .. id, 'perhaps', '1')  -- from now on the relay may have it
+    end
+    facts_of(request)
+    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, outcome, outcome_perhaps,
+        first, first_perhaps, request}
+end
+
+local function claim(id, execution)
+    local f = redis.call('HMGET', JOB .. id, 'status', 'claim', 'deaths', 'attempts', 'first_tried', 'revived',
+        'perhaps', 'thread', 'request', 'data')
+    local status, holder, thread = f[1], f[2] or '', f[8] or ''
+    if status == 'canceled' then
+        write_receipt(id, 'dropped', f[7] or '0', {'reason', 'canceled'})
+        return next_of_thread(id, thread, iso)
+    end
+    if status ~= 'queued' then
+        return
+    end
+    -- Stale writes of RQ's own clean-up or scheduler: somebody holds it, or it is a dead letter.
+    local until_ = holder ~= '' and redis.call('ZSCORE', CLAIMS, entry_of(id, holder))
+    if until_ and tonumber(until_) > now then
+        return redis.call('HSET', JOB .. id, 'status', 'started')
+    end
+    if redis.call('ZSCORE', FAILED, id) then
+        return redis.call('HSET', JOB .. id, 'status', 'failed')
+    end
+    -- A hash that has a lifetime comes back from the dead letters: an operator asks for it, all counts start again.
+    local revived = (f[6] == '1' or redis.call('TTL', JOB .. id) >= 0) and '1' or ''
+    if revived == '1' then
+        redis.call('PERSIST', JOB .. id)
+        if f[6] ~= '1' then
+            f[3], f[4], f[5] = '0', '0', false
+            redis.call('HSET', JOB .. id, 'revived', '1', 'attempts', '0', 'deaths', '0')
+            redis.call('HDEL', JOB .. id, 'first_tried')
+        end
+    end
+    if not is_head(id, thread) then
+        redis.call('ZADD', DEFERRED, math.floor(now), id)
+        return redis.call('HSET', JOB .. id, 'status', 'deferred')
+    end
+    -- A claim that was neither settled nor released is a death, and the relay may have the mail.
+    local deaths, perhaps = tonumber(f[3] or '0'), f[7] or '0'
+    if holder ~= '' then
+        end_execution(id, holder)
+        deaths, perhaps = deaths + 1, '1'
+        redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps)
+    end
+    if deaths > deaths_survived then
+        bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso)
+        return next_of_thread(id, thread, iso)
+    end
+    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or seconds(now), revived, perhaps})
+end
+
+if redis.call('EXISTS', suspended) == 0 then
+    local ids = redis.call('LPOP', QUEUE, #ARGV - 12) or {}
+    for i, id in ipairs(ids) do
+        claim(id, ARGV[12 + i])
+    end
+    if #jobs > 0 then
+        redis.call('EXPIRE', worker_executions, life * 4)
+        if redis.call('EXISTS', worker_key) == 1 then
+            redis.call('HSET', worker_key, 'state', 'busy')
+        end
+    end
+end
+return {seconds(now), jobs, requests}

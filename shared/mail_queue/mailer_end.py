@@ -1,0 +1,178 @@
+"""The mailers' end of the mail queue: claims jobs, prolongs the claims, settles them, and frees what is stuck."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from rq.suspension import WORKERS_SUSPENDED
+
+from shared import keys
+from shared.claimed import Claimed
+from shared.mail import Dead, Delivered, Dropped, Later, Outcome, Receipt, Verdict
+from shared.mail_queue.layout import (
+    Argument,
+    MalformedJobError,
+    as_exc_string,
+    as_rq_time,
+    common_arguments,
+    common_keys,
+    flat,
+    mail_of,
+    rq_queue,
+    script_source,
+)
+from shared.memory import RequestFacts
+
+CLAIM_SECONDS = 30.0
+DEATHS_SURVIVED = 3
+BATCH = 500
+"""Most jobs that one run of a script moves: Redis does nothing else meanwhile."""
+
+POISON = as_exc_string("poison: its workers died four times in a row")
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A claimed job that is no mail."""
+
+    id: str
+    execution: str
+    now: float
+    error: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What became of a claimed job."""
+
+    id: str
+    execution: str
+    claimed_at: float
+    verdict: Verdict
+
+
+class MailerEnd:
+    """Works on an asyncio connection. Every method raises `redis.exceptions.RedisError`."""
+
+    def __init__(self, redis: AsyncRedis, layout: Redis, *, worker: str, worker_key: str, executions_key: str) -> None:
+        """`layout` is RQ's own synchronous connection, from which RQ's key names are taken."""
+        self._redis = redis
+        self._worker = worker
+        self._worker_keys = [worker_key, executions_key]
+        self._keys = common_keys(layout)
+        self._arguments = common_arguments(layout)
+        self._queue_key = rq_queue(layout).key
+        names = ("claim", "renew", "settle", "release", "recover", "due", "sweep")
+        self._scripts = {name: redis.register_script(script_source(name)) for name in names}
+        self._thread_cursor = 0
+        self._failed_cursor = 0
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._redis.aclose()
+
+    async def _run(self, name: str, own_keys: Sequence[str], own_arguments: Sequence[Argument]) -> Any:
+        return await self._scripts[name](keys=[*self._keys, *own_keys], args=[*self._arguments, *own_arguments])
+
+    async def claim(self, executions: Sequence[str]) -> list[Claimed | Malformed]:
+        """Take at most one job for each of these fresh execution ids."""
+        header: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
+        now, jobs, requests = await self._run("claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions])
+        facts = {key: RequestFacts.model_validate_json(text) for key, text in requests if text}
+        return [_claimed(row, float(now), facts) for row in jobs]
+
+    async def wait_for_work(self, seconds: int) -> None:
+        """Return when the queue has a job, or after this time.
+
+        A blocking peek: the head moves onto itself, so that there is no moment at which a job is nowhere.
+        """
+        await self._redis.blmove(self._queue_key, self._queue_key, seconds, "LEFT", "LEFT")
+
+    async def is_suspended(self) -> bool:
+        """Has an operator run `rq suspend`?"""
+        return bool(await self._redis.exists(WORKERS_SUSPENDED))
+
+    async def renew(self, held: Sequence[tuple[str, str]]) -> set[str]:
+        """Prolong these claims (job id, execution); gives the executions whose claim is lost."""
+        lost = await self._run("renew", [], [int(CLAIM_SECONDS), *flat(held)])
+        return {execution.decode() for execution in lost}
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        """Write what became of these jobs; gives the number of those whose claim was lost."""
+        rows = [_settlement_row(settlement) for settlement in settlements]
+        arguments = [self._worker, as_rq_time(time.time()), *flat(rows)]
+        return int(await self._run("settle", self._worker_keys, arguments))
+
+    async def release(self, held: Sequence[tuple[str, str]]) -> int:
+        """Put these jobs (job id, execution) back to the head of the queue, untouched; gives how many went back."""
+        return int(await self._run("release", [self._worker_keys[1]], flat(held)))
+
+    async def recover(self) -> int:
+        """Put back what dead workers held; gives the number of jobs."""
+        return int(await self._run("recover", [], [BATCH]))
+
+    async def queue_due(self) -> int:
+        """Queue the jobs whose pause is over; gives their number."""
+        return int(await self._run("due", [], [BATCH, as_rq_time(time.time())]))
+
+    async def sweep(self) -> tuple[int, int]:
+        """Look at the next few threads and dead letters; gives (threads freed, jobs put back)."""
+        self._thread_cursor, threads = await self._redis.scan(
+            self._thread_cursor, match=keys.THREAD_PREFIX + "*", count=BATCH
+        )
+        failed_key = self._keys[3]
+        self._failed_cursor, failed = await self._redis.zscan(failed_key, self._failed_cursor, count=BATCH)
+        names = [cast("bytes", thread).decode().removeprefix(keys.THREAD_PREFIX) for thread in threads]
+        ids = [cast("bytes", id_) for id_, _ in failed]
+        if not names and not ids:
+            return 0, 0
+        freed, adopted = await self._run("sweep", [], [as_rq_time(time.time()), len(names), *names, *ids])
+        return int(freed), int(adopted)
+
+
+def _claimed(row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts]) -> Claimed | Malformed:
+    id_, execution, data, attempts, first_tried, revived, perhaps, own, own_perhaps, first, first_perhaps, request = row
+    try:
+        mail = mail_of(data, id_.decode())
+    except MalformedJobError as error:
+        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=str(error))
+    return Claimed(
+        mail=mail,
+        execution=execution.decode(),
+        now=now,
+        attempts=int(attempts),
+        first_tried=float(first_tried),
+        revived=revived == b"1",
+        perhaps=perhaps == b"1",
+        receipt=Receipt(Outcome(own.decode()), perhaps=own_perhaps == b"1") if own else None,
+        announced=first == b"delivered" or first_perhaps == b"1",
+        facts=facts.get(request),
+    )
+
+
+def _settlement_row(settlement: Settlement) -> list[Argument]:
+    verdict = settlement.verdict
+    outcome, reason, detail, pause, perhaps, exc_string = "", "", "", 0.0, "0", ""
+    match verdict:
+        case Delivered(answer):
+            outcome, detail = "delivered", answer
+        case Later(pause, reason, detail):
+            outcome, perhaps = "later", "1" if verdict.perhaps else "0"
+        case Dropped(reason):
+            outcome = "dropped"
+        case Dead(reason, detail):
+            outcome, exc_string = "dead", as_exc_string(f"{reason}: {detail}" if detail else str(reason))
+    row: list[Argument] = [
+        settlement.id,
+        settlement.execution,
+        outcome,
+        str(reason),
+        detail,
+        pause,
+        perhaps,
+        exc_string,
+    ]
+    return [*row, settlement.claimed_at]

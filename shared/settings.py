@@ -1,0 +1,267 @@
+"""The configuration: one model for the TOML file and its environment overrides, a superset of `teleport-email.toml`."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from shared.settings_faults import SettingsError as SettingsError  # noqa: PLC0414 - mypy's way to export a name again
+from shared.settings_faults import faults_of
+from shared.settings_sources import ENVIRONMENT_PREFIX, FileFault, Sources, read_sources
+from shared.settings_values import (
+    DEFAULT_SMTP_PORT,
+    Addresses,
+    Duration,
+    LogSeverity,
+    Output,
+    Port,
+    RefreshInterval,
+    RoleMap,
+    Sender,
+    Severity,
+    SmtpPort,
+    from_json,
+)
+
+DEFAULT_PATH = Path("/etc/teleport-email.toml")
+
+ANY_ROLE = "*"
+"""The key of `role_to_recipients` for all roles that it does not name."""
+
+ServiceName = Literal["watcher", "router", "mailer"]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are faults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_text_is_nothing(cls, values: object) -> object:
+        """`password_file = ""` is the same as no `password_file`, as it is to the Go plugin."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value != "" or key not in cls.model_fields}
+
+
+class TeleportSettings(Section):
+    """`[teleport]`: where the cluster is and who we are to it."""
+
+    addr: str = Field(
+        "localhost:3025",
+        description="host:port of the Auth Service or of a proxy's web port",
+        examples=["teleport.example.com:443"],
+    )
+    auth_server: str | None = Field(None, description="deprecated name of `addr`")
+    identity: Path | None = Field(
+        None, description="identity file of tctl or tbot", examples=["/var/lib/teleport/bot/identity"]
+    )
+    refresh_identity: bool = Field(False, description="take over a changed identity file at the next connection")
+    refresh_identity_interval: RefreshInterval = Field(
+        timedelta(minutes=1), description="how often to look at the file"
+    )
+    client_key: Path | None = Field(
+        None, description="PEM private key, with client_crt and root_cas, in place of identity"
+    )
+    client_crt: Path | None = Field(None, description="PEM client certificate")
+    root_cas: Path | None = Field(None, description="PEM certificates of the cluster's host CA")
+    snapshot_interval: Duration = Field(
+        timedelta(minutes=5), description="how often all requests are listed and compared"
+    )
+
+    @property
+    def address(self) -> str:
+        """`addr`, or its deprecated name where that alone is given, as the Go plugin has it."""
+        return self.addr if self.auth_server is None or "addr" in self.model_fields_set else self.auth_server
+
+
+class MailgunSettings(Section):
+    """`[mailgun]`: send through Mailgun."""
+
+    domain: str = Field(description="sending domain registered with Mailgun", examples=["mg.example.com"])
+    private_key: SecretStr | None = Field(None, description="API key")
+    private_key_file: Path | None = Field(None, description="file that holds the API key; read again when it changes")
+    base_url: str = Field("https://api.mailgun.net", description="https://api.eu.mailgun.net for EU domains")
+
+
+class StarttlsPolicy(StrEnum):
+    """What to do about STARTTLS (RFC 3207)."""
+
+    MANDATORY = "mandatory"
+    OPPORTUNISTIC = "opportunistic"
+    DISABLED = "disabled"
+
+
+class SmtpSettings(Section):
+    """`[smtp]`: send through an SMTP relay."""
+
+    host: str = Field(description="host name of the relay", examples=["smtp.example.com"])
+    port: SmtpPort = Field(DEFAULT_SMTP_PORT, description="587 submission, 465 implicit TLS, 25 relay")
+    username: str | None = Field(None, description="user for AUTH; without one there is no authentication")
+    password: SecretStr | None = Field(None, description="password for AUTH")
+    password_file: Path | None = Field(None, description="file that holds the password; read again at each login")
+    starttls_policy: StarttlsPolicy = Field(
+        StarttlsPolicy.MANDATORY, description="mandatory, opportunistic or disabled"
+    )
+    implicit_tls: bool = Field(False, description="TLS from the first byte (RFC 8314), in place of STARTTLS")
+    ca_file: Path | None = Field(
+        None, description="PEM certificates to verify the relay with, in place of the system's"
+    )
+
+
+class DeliverySettings(Section):
+    """`[delivery]`: how mails present themselves."""
+
+    sender: Sender = Field(
+        description="From and envelope sender; may carry a display name",
+        examples=["Teleport Access <access@example.com>"],
+    )
+    recipients: Addresses = Field((), description="deprecated: the fallback recipients, as role_to_recipients '*'")
+    message_id_domain: str | None = Field(None, description="domain of Message-IDs; the sender's when not given")
+
+
+class LogSettings(Section):
+    """`[log]`."""
+
+    output: Output = Field("stderr", description="stderr, stdout, or a file, which is opened again on SIGHUP")
+    severity: Severity = Field(LogSeverity.INFO, description="debug, info, warn or error")
+
+
+class RedisSettings(Section):
+    """`[redis]`: the Redis (or Valkey) between the services."""
+
+    url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; none: `start` runs its own")
+    password_file: Path | None = Field(None, description="file that holds the password")
+
+
+class ProbeSettings(Section):
+    """Where a service answers /metrics, /healthz and /readyz."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port
+
+
+class WatcherSettings(ProbeSettings):
+    """`[watcher]`."""
+
+    port: Port = Field(9101, description="port of /metrics, /healthz and /readyz; 0: any free one")
+
+
+class RouterSettings(ProbeSettings):
+    """`[router]`."""
+
+    port: Port = Field(9102, description="port of /metrics, /healthz and /readyz; 0: any free one")
+
+
+class MailerSettings(ProbeSettings):
+    """`[mailer]`."""
+
+    port: Port = Field(9103, description="port of /metrics, /healthz and /readyz; 0: any free one")
+    connections: int = Field(20, ge=1, le=1000, description="most connections to the relay at once")
+    first_pause: Duration = Field(timedelta(seconds=15), description="pause after a mail's first failed attempt")
+    longest_pause: Duration = Field(timedelta(minutes=15), description="pauses double up to this one")
+
+
+class Settings(Section):
+    """The whole file. Each service uses its own part and demands no other."""
+
+    teleport: TeleportSettings | None = None
+    mailgun: MailgunSettings | None = None
+    smtp: SmtpSettings | None = None
+    delivery: DeliverySettings | None = None
+    role_to_recipients: RoleMap = Field({}, description="role → addresses; '*' for all roles that are not named")
+    log: LogSettings = LogSettings()
+    redis: RedisSettings = RedisSettings()
+    watcher: WatcherSettings = WatcherSettings()
+    router: RouterSettings = RouterSettings()
+    mailer: MailerSettings = MailerSettings()
+    data_dir: Path | None = Field(None, description="where the embedded Valkey keeps its data")
+
+    def role_map(self) -> dict[str, tuple[str, ...]]:
+        """Role → addresses, with `ANY_ROLE` for all others; empty where the file names nobody."""
+        fallback = self.delivery.recipients if self.delivery else ()
+        return {ANY_ROLE: fallback} if fallback else dict(self.role_to_recipients)
+
+    def probes(self, service: ServiceName) -> ProbeSettings:
+        """Where this service answers its probes."""
+        sections: dict[ServiceName, ProbeSettings] = {
+            "watcher": self.watcher,
+            "router": self.router,
+            "mailer": self.mailer,
+        }
+        return sections[service]
+
+
+def configuration_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: the one that is named, else the default one; None where the environment alone speaks.
+
+    Raises `SettingsError` where there is no configuration at all.
+    """
+    if given is not None:
+        return given
+    if DEFAULT_PATH.exists():
+        return DEFAULT_PATH
+    if any(variable.startswith(ENVIRONMENT_PREFIX) for variable in environ):
+        return None
+    fault = f"{DEFAULT_PATH}: does not exist, and no variable {ENVIRONMENT_PREFIX}… is set; "
+    raise SettingsError([fault + "name a file with -c, or write one from `access-mail configure`"])
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the file, if there is one, and what the environment overrides of it.
+
+    Raises `SettingsError` with every fault at once. What a service needs and the file leaves out is no fault here.
+    """
+    try:
+        sources = read_sources(path, environ)
+    except FileFault as fault:
+        raise SettingsError([str(fault)]) from None
+    contradictions = _contradictions(sources)
+    try:
+        settings = Settings.model_validate(sources.tree)
+    except ValidationError as error:
+        # neither is chained: pydantic's own text quotes the values
+        raise SettingsError([*faults_of(error, Settings, sources), *contradictions]) from None
+    if contradictions:
+        raise SettingsError(contradictions)
+    return settings
+
+
+def read_secret(path: Path) -> SecretStr:
+    """The text of a secret's file without the white space around it. Raises `SettingsError`, also for an empty file."""
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError([f"{path}: the secret cannot be read ({error.strerror}); check path and mode"]) from error
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: the secret is not UTF-8; write it as text"]) from None
+    if not secret:
+        raise SettingsError([f"{path}: the file is empty; write the secret into it"])
+    return SecretStr(secret)
+
+
+def _contradictions(sources: Sources) -> list[str]:
+    """What is wrong between sections, told from the raw tree: beside other faults, not after they are mended."""
+    tree, faults = sources.tree, []
+    if "smtp" in tree and "mailgun" in tree:
+        faults.append(
+            f"{sources.name(('mailgun',))}: both [smtp] and [mailgun] are given, and mail goes one way; delete the "
+            "line [mailgun] and its keys to go on with SMTP, which the Go plugin used, or [smtp] and its keys"
+        )
+    roles = from_json(tree.get("role_to_recipients"))
+    delivery = tree.get("delivery")
+    if roles and isinstance(delivery, dict) and delivery.get("recipients"):
+        faults.append(
+            f"{sources.name(('delivery', 'recipients'))}: given together with role_to_recipients; "
+            "move the addresses to role_to_recipients '*' and delete this line"
+        )
+    elif isinstance(roles, dict) and roles and not roles.get(ANY_ROLE):
+        faults.append(
+            f"{sources.name(('role_to_recipients', ANY_ROLE))}: names nobody; "
+            "give the addresses for all roles that are not named"
+        )
+    return faults
