@@ -1,0 +1,1 @@
+"""The router: turns each access event into one mail job per recipient."""

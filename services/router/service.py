@@ -1,0 +1,290 @@
+"""The router's loop: take deliveries, decide what follows from each, commit all that in one step per event."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from services.router.changes import changes
+from services.router.directory import Audience, audience
+from services.router.metrics import EventOutcome, RouterMetrics
+from services.router.settings import RouterConfiguration
+from shared.event_log import GROUP, Delivery, EventReader
+from shared.events import RequestChanged, RequestGone, parse_event, request_id_of
+from shared.mail import Mail, NoticeKind
+from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
+from shared.memory import RequestFacts, RequestMemory
+from shared.redis import connect
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+BLOCK_MILLISECONDS = 1000
+POSTPONED_BLOCK_MILLISECONDS = 20
+DEAD_ROUTER_MILLISECONDS = 5000
+"""A router holds a batch for a fraction of a second; taking over a living one's is harmless (revisions, ids)."""
+UPKEEP_SECONDS = 1.0
+CONSUMER_UPKEEP_SECONDS = 60.0
+RECONNECT_SECONDS = 0.5
+ROUTING_TRIES = 5
+STALLED_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Routed:
+    """An event with what it leads to."""
+
+    delivery: Delivery
+    event: RequestChanged | RequestGone
+    commit: Commit
+    outcome: EventOutcome
+    audience: Audience | None
+    """None: nobody had to be found."""
+
+
+class Router:
+    """Routes until it is stopped; never ends because Redis is away."""
+
+    def __init__(self, redis: Redis, configuration: RouterConfiguration, registry: CollectorRegistry) -> None:
+        consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._reader = EventReader(redis, consumer)
+        self._end = RouterEnd(redis, GROUP)
+        self._configuration = configuration
+        self._metrics = RouterMetrics(registry, self._backlog)
+        self._stopping = threading.Event()
+        self._postponed: list[Delivery] = []
+        self._failures: Counter[str] = Counter()
+        self._next_upkeep = self._next_consumer_upkeep = 0.0
+        self._trouble: str | None = "not connected to Redis yet"
+        self._turned = time.monotonic()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
+        """The router as its process runs it. Raises `SettingsError`."""
+        return cls(connect(settings.redis, "router"), RouterConfiguration.of(settings), registry)
+
+    # -- as the process drives it
+
+    def run(self) -> None:
+        """Route until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except RedisError as error:
+                self._redis_failed(error)
+                self._stopping.wait(RECONNECT_SECONDS)
+
+    def stop(self) -> None:
+        """End `run` after the batch in hand."""
+        self._stopping.set()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over changed recipients. Raises `SettingsError`."""
+        self._configuration = RouterConfiguration.of(settings)
+
+    def live(self) -> str | None:
+        """Has the loop turned lately? None if so."""
+        stalled = time.monotonic() - self._turned
+        return f"the loop has not turned for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
+
+    def ready(self) -> str | None:
+        """What is missing; None while events can be routed."""
+        return self._trouble
+
+    # -- the loop
+
+    def _follow(self) -> None:
+        self._reader.open()
+        self._postponed = []
+        deliveries = self._reader.own(BATCH)
+        self._redis_answers()
+        while deliveries:  # of a connection before this one
+            self.route(deliveries)
+            deliveries = self._reader.own(BATCH) if not self._postponed else []
+        while not self._stopping.is_set():
+            self._turned = time.monotonic()
+            self.route(self._take())
+
+    def _take(self) -> list[Delivery]:
+        """What to route next: what had to wait, what dead routers left, or new entries."""
+        waiting, self._postponed = self._postponed, []
+        if time.monotonic() >= self._next_upkeep:
+            left = self._upkeep()
+            if left:
+                known = {delivery.entry for delivery in waiting}
+                return sorted(waiting + [d for d in left if d.entry not in known], key=lambda d: d.position)
+        block = POSTPONED_BLOCK_MILLISECONDS if waiting else BLOCK_MILLISECONDS
+        return waiting + self._reader.new(BATCH, block)
+
+    def _upkeep(self) -> list[Delivery]:
+        now = time.monotonic()
+        self._next_upkeep = now + UPKEEP_SECONDS
+        self._reader.trim()
+        if now >= self._next_consumer_upkeep:
+            self._next_consumer_upkeep = now + CONSUMER_UPKEEP_SECONDS
+            self._reader.remove_dead_consumers()
+        return self._reader.left_by_the_dead(BATCH, DEAD_ROUTER_MILLISECONDS)
+
+    def route(self, deliveries: Sequence[Delivery]) -> None:
+        """Decide and commit; deliveries whose turn has not come are kept for the next call."""
+        remaining = self._in_turn(self._readable(deliveries))
+        while remaining:
+            routed = self._decide(remaining)
+            results = self._end.commit([one.commit for one in routed])
+            for one, result in zip(routed, results, strict=True):
+                self._count(one, result)
+            # Another router was faster: read what it has learned, and decide again.
+            remaining = [(r.delivery, r.event) for r, done in zip(routed, results, strict=True) if done is None]
+
+    def _readable(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, RequestChanged | RequestGone]]:
+        readable = []
+        for delivery in deliveries:
+            try:
+                readable.append((delivery, parse_event(delivery.data)))
+            except ValidationError as error:
+                self._bury(delivery, f"undecodable: {error.error_count()} faults, first: {error.errors()[0]['msg']}")
+        return readable
+
+    def _in_turn(
+        self, events: list[tuple[Delivery, RequestChanged | RequestGone]]
+    ) -> list[tuple[Delivery, RequestChanged | RequestGone]]:
+        """Keep back events whose request has an earlier one in another router's hands: order is per request."""
+        if not events:
+            return []
+        elsewhere = self._readable_quietly(self._reader.held_elsewhere(events[-1][0].entry))
+        mine = []
+        for delivery, event in events:
+            if elsewhere.get(request_id_of(event), delivery.position) < delivery.position:
+                self._metrics.postponed.inc()
+                self._postponed.append(delivery)
+            else:
+                mine.append((delivery, event))
+        return mine
+
+    @staticmethod
+    def _readable_quietly(deliveries: Sequence[Delivery]) -> dict[str, tuple[int, int]]:
+        """Request → position of its first entry; what cannot be read is its holder's business."""
+        first: dict[str, tuple[int, int]] = {}
+        for delivery in deliveries:
+            try:
+                first.setdefault(request_id_of(parse_event(delivery.data)), delivery.position)
+            except ValidationError:
+                continue
+        return first
+
+    def _decide(self, events: Sequence[tuple[Delivery, RequestChanged | RequestGone]]) -> list[Routed]:
+        remembered = self._end.recall(list({request_id_of(event): None for _, event in events}))
+        stuck: set[str] = set()
+        routed = []
+        for delivery, event in events:
+            request_id = request_id_of(event)
+            if request_id in stuck:
+                self._postponed.append(delivery)
+                continue
+            try:
+                one = decide(delivery, event, remembered[request_id], self._configuration)
+            except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop the others
+                stuck.add(request_id)
+                self._routing_failed(delivery, request_id, error)
+                continue
+            if one.commit.after:
+                remembered[request_id] = Remembered(one.commit.after, delivery.entry)
+            routed.append(one)
+        return routed
+
+    # -- what is counted, logged, buried
+
+    def _count(self, routed: Routed, result: Committed | None) -> None:
+        if result is None:
+            self._metrics.conflicts.inc()
+            return
+        self._failures.pop(routed.delivery.entry, None)
+        self._metrics.events.labels(routed.outcome.value).inc()
+        self._metrics.mails.inc(result.created)
+        self._metrics.mails_known.inc(result.existed)
+        self._metrics.last_success.set_to_current_time()
+        unaddressable = routed.audience.unaddressable if routed.audience else 0
+        self._metrics.unaddressable.inc(unaddressable)
+        if unaddressable:
+            log.warning("%s: %d suggested reviewers are no e-mail addresses", routed.commit.request_id, unaddressable)
+        if routed.outcome is not EventOutcome.KNOWN:
+            log.info("%s: %s, %d mails", routed.commit.request_id, routed.outcome.value, result.created)
+
+    def _routing_failed(self, delivery: Delivery, request_id: str, error: Exception) -> None:
+        self._failures[delivery.entry] += 1
+        tries = self._failures[delivery.entry] + self._reader.times_delivered(delivery) - 1
+        if tries >= ROUTING_TRIES:
+            self._bury(delivery, f"routing failed {tries} times: {error!r}")
+            return
+        log.error("%s: routing failed, will be tried again", request_id, exc_info=error)
+        self._postponed.append(delivery)
+
+    def _bury(self, delivery: Delivery, error: str) -> None:
+        self._reader.bury(delivery, error)
+        self._failures.pop(delivery.entry, None)
+        self._metrics.events.labels(EventOutcome.DEAD.value).inc()
+        log.error("event %s is a dead letter: %s", delivery.entry, error)
+
+    def _redis_failed(self, error: RedisError) -> None:
+        self._metrics.errors.inc()
+        if self._trouble is None or "not connected" in self._trouble:
+            log.warning("Redis does not do its part (%s): will be tried again, nothing is lost", error)
+        self._trouble = f"Redis: {error}"
+
+    def _redis_answers(self) -> None:
+        if self._trouble is not None:
+            log.info("connected to Redis")
+        self._trouble = None
+
+    def _backlog(self) -> float:
+        try:
+            return float(self._reader.backlog())
+        except RedisError:
+            return float("nan")
+
+
+def decide(
+    delivery: Delivery,
+    event: RequestChanged | RequestGone,
+    remembered: Remembered,
+    configuration: RouterConfiguration,
+) -> Routed:
+    """What follows from one event: pure."""
+    memory = remembered.memory
+    notices, facts = changes(memory, event)
+    found = None
+    told = memory.told if memory else ()
+    if facts.request is not None and any(notice.kind is NoticeKind.REQUESTED for notice in notices):
+        found = audience(facts.request, configuration.role_map)
+        told = found.recipients
+    after = None
+    if memory is None or facts != memory.facts:
+        domain = memory.facts.message_id_domain if memory else configuration.message_id_domain
+        after = RequestMemory(
+            facts=facts.model_copy(update={"message_id_domain": domain}),
+            told=told,
+            notices=((memory.notices if memory else ()) + notices),
+        )
+    mails = [
+        Mail(request_id=request_id_of(event), notice=notice, recipient=person) for notice in notices for person in told
+    ]
+    commit = Commit(delivery.entry, request_id_of(event), remembered.revision, after, mails)
+    return Routed(delivery, event, commit, _outcome(memory, facts, after), found)
+
+
+def _outcome(memory: RequestMemory | None, facts: RequestFacts, after: RequestMemory | None) -> EventOutcome:
+    if after is None:
+        return EventOutcome.KNOWN
+    return EventOutcome.SETTLED_UNANNOUNCED if memory is None and facts.is_settled else EventOutcome.ROUTED

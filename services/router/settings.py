@@ -1,0 +1,30 @@
+"""What the router needs of the configuration."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from services.router.directory import RoleMap
+from shared.addresses import parse_sender
+from shared.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True)
+class RouterConfiguration:
+    """The router's own part."""
+
+    role_map: RoleMap
+    message_id_domain: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Pick the router's part. Raises `SettingsError` for what is missing."""
+        faults = []
+        if not settings.role_map():
+            faults.append("role_to_recipients: missing; name who is told, at least '*' = [\"somebody@example.com\"]")
+        if settings.delivery is None:
+            faults.append("delivery.sender: missing; name the address that mails come from")
+        if faults or settings.delivery is None:
+            raise SettingsError(faults)
+        _, address = parse_sender(settings.delivery.sender)
+        domain = settings.delivery.message_id_domain or address.rpartition("@")[2]
+        return cls(role_map=settings.role_map(), message_id_domain=domain)
