@@ -1,0 +1,1 @@
+"""The mailer: delivers each mail of the queue, or says why not."""

@@ -1,0 +1,101 @@
+"""What the mailer counts: a closed vocabulary, every label there from the start, no addresses and no ids."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.mailer.errors import Refusal, Trouble
+from services.mailer.wanted import TooLate, Unwanted
+from shared.claimed import Claimed
+from shared.mail import Delivered, NoticeKind, Verdict
+
+CLAIM_LOST = "claim_lost"
+"""Reason of a mail that was kept back at the last moment."""
+
+_WORKER = ("malformed", "internal_error")
+"""Reasons of dead letters that are no mails, or met a fault of ours."""
+
+_REASONS: dict[str, tuple[str, ...]] = {
+    "delivered": ("accepted",),
+    "later": (*Trouble, CLAIM_LOST),
+    "dropped": tuple(Unwanted),
+    "dead": (*Refusal, *TooLate, *_WORKER),
+}
+
+_MINUTE, _HOUR = 60.0, 3600.0
+_FROM_5_MS_TO_A_DAY = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(_MINUTE, 2 * _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, 24 * _HOUR),
+)
+
+_CLASSES = ("2xx", "3xx", "4xx", "5xx", "none")
+
+
+class Metrics:
+    """The counters of one mailer, in the registry that it is given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._mails = Counter(
+            "access_mail_mailer_mails",
+            "Mails taken in hand, by what became of them",
+            ["outcome", "reason"],
+            registry=registry,
+        )
+        self._answers = Counter(
+            "access_mail_mailer_relay_answers",
+            "Ends of mail transactions by the class of the relay's reply; none: it gave none",
+            ["class"],
+            registry=registry,
+        )
+        self._to_accept = Histogram(
+            "access_mail_request_to_accept_seconds",
+            "From the creation of a request in Teleport to the relay's acceptance of a mail that asks for its review",
+            buckets=_FROM_5_MS_TO_A_DAY,
+            registry=registry,
+        )
+        self.in_flight = Gauge("access_mail_mailer_mails_in_flight", "Mails at the relay now", registry=registry)
+        self._last_success = Gauge(
+            "access_mail_mailer_last_success_timestamp_seconds", "When the relay last took a mail", registry=registry
+        )
+        self._recovered = Counter(
+            "access_mail_mailer_recovered_jobs", "Jobs put back that other workers had left", registry=registry
+        )
+        self._claims_lost = Counter(
+            "access_mail_mailer_claims_lost", "Mails whose claim was lost while they were in hand", registry=registry
+        )
+        self._redis_failures = Counter(
+            "access_mail_mailer_redis_failures", "Times that Redis did not do its part", registry=registry
+        )
+        for outcome, reasons in _REASONS.items():
+            for reason in reasons:
+                self._mails.labels(outcome, reason)
+        for class_ in _CLASSES:
+            self._answers.labels(class_)
+
+    def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
+        """Count what became of a mail; `accepted_at`: seconds since the epoch. None: the job was no mail."""
+        if not isinstance(verdict, Delivered):
+            self._mails.labels(type(verdict).__name__.lower(), verdict.reason).inc()
+            return
+        self._mails.labels("delivered", "accepted").inc()
+        self._last_success.set(accepted_at)
+        request = claimed.facts.request if claimed is not None and claimed.facts is not None else None
+        if claimed is None or request is None or request.created is None:
+            return
+        if claimed.mail.notice.kind is NoticeKind.REQUESTED:
+            self._to_accept.observe(max(0.0, accepted_at - request.created.timestamp()))
+
+    def relay_answered(self, code: int | None) -> None:
+        """Count a reply; None: there was none."""
+        self._answers.labels("none" if code is None else f"{code // 100}xx").inc()
+
+    def claims_lost(self, jobs: int) -> None:
+        """Count mails whose claim was lost while they were in hand."""
+        self._claims_lost.inc(jobs)
+
+    def recovered(self, jobs: int) -> None:
+        """Count jobs that dead or stock workers had left."""
+        self._recovered.inc(jobs)
+
+    def redis_failed(self) -> None:
+        """Count a time that Redis did not do its part."""
+        self._redis_failures.inc()

@@ -1,0 +1,157 @@
+"""A letter as the bytes that a relay takes: RFC 5322 header fields and a MIME multipart/alternative body.
+
+Its law: the standard parser reads back what was put in, without defects. The standard library's own writer breaks it:
+it folds long Message-IDs into encoded words, after which no thread holds. Every line ends in CRLF, none is longer
+than RFC 5322 §2.1.1 allows, all but a UTF-8 address (RFC 6532) is ASCII, and no value can begin a line of its own.
+"""
+
+import binascii
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+
+import idna
+
+from shared.addresses import is_address
+
+LINE_WANTED = 78
+LINE_ALLOWED = 998
+"""Characters, without CRLF (RFC 5322 §2.1.1)."""
+
+ADDRESS_ALLOWED = 254
+"""Octets (RFC 5321 §4.5.3.1.3, without the angle brackets)."""
+
+_WORD_BYTES = 45
+"""Bytes of UTF-8 in an encoded word, which is at most 75 characters long (RFC 2047 §2)."""
+
+_BOUNDARY = "=_alternative"
+"""Quoted-printable never holds `=_`, so no text can end its part (RFC 2045 §6.7)."""
+
+_UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """RFC 5322 §3.4: an address and the name of whom it belongs to, which may be empty."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One mail to one recipient, before it becomes bytes. Identifiers stand without their angle brackets."""
+
+    sender: Mailbox
+    recipient: str
+    subject: str
+    date: datetime
+    message_id: str
+    references: tuple[str, ...]
+    """Earlier mails of the thread, the oldest first."""
+    list_id: str
+    marks: tuple[tuple[str, str], ...]
+    """Further header fields with unstructured text."""
+    text: str
+    html: str
+
+
+def write(letter: Letter) -> bytes:
+    """The message. Raises `ValueError` for an address that is none and for a control character in a header field."""
+    references = [f"<{reference}>" for reference in letter.references]
+    sender = f"<{wire_address(letter.sender.address)}>"
+    fields = [
+        _tokens("From", [*_phrase(letter.sender.name), sender]),
+        _tokens("To", [wire_address(letter.recipient)]),
+        _text("Subject", letter.subject),
+        _tokens("Date", [format_datetime(letter.date)]),
+        _tokens("Message-ID", [f"<{letter.message_id}>"]),
+        *([_tokens("In-Reply-To", references), _tokens("References", references)] if references else []),
+        _tokens("List-Id", [f"<{letter.list_id}>"]),
+        *(_text(name, value) for name, value in letter.marks),
+        "MIME-Version: 1.0",
+        f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"',
+    ]
+    parts = [("plain", letter.text), ("html", letter.html)]
+    body = b"".join(_part(subtype, content) for subtype, content in parts)
+    return "\r\n".join([*fields, "", ""]).encode() + body + f"--{_BOUNDARY}--\r\n".encode()
+
+
+def wire_address(address: str) -> str:
+    """The address as SMTP and header fields take it: its domain in A-labels (RFC 5891).
+
+    A local part beyond ASCII stays; it needs SMTPUTF8. Raises `ValueError` for what is no address.
+    """
+    if not is_address(address) or _UNFIT.search(address):
+        raise ValueError("it is no e-mail address")
+    local, _, domain = address.rpartition("@")
+    wire = f"{local}@{wire_domain(domain)}"
+    if len(wire.encode()) > ADDRESS_ALLOWED:
+        raise ValueError(f"the address is longer than {ADDRESS_ALLOWED} octets")
+    return wire
+
+
+def wire_domain(domain: str) -> str:
+    """The domain of an address in A-labels. Raises `ValueError` for what IDNA does not allow."""
+    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+
+
+def _tokens(name: str, tokens: Iterable[str]) -> str:
+    """A structured field, folded between its tokens and nowhere else."""
+    folded, room = f"{name}:", LINE_WANTED - len(name) - 1
+    for position, token in enumerate(tokens):
+        word = " " + _fit(name, token)
+        if position and len(word) > room:
+            folded, room = folded + "\r\n", LINE_WANTED
+        folded, room = folded + word, room - len(word)
+    return folded
+
+
+def _text(name: str, value: str) -> str:
+    """An unstructured field: as it is where every reader sees the same in it, otherwise in encoded words."""
+    words = value.split(" ")
+    plain = value.isascii() and "=?" not in value and all(words) and max(map(len, words)) < LINE_ALLOWED - len(name) - 2
+    return _tokens(name, words if plain else _encoded_words(_fit(name, value)))
+
+
+def _phrase(name: str) -> list[str]:
+    """A display name as RFC 5322 §3.2.5 has it: quoted where ASCII will do."""
+    if not name:
+        return []
+    if not name.isascii() or "=?" in name or len(name) > LINE_WANTED:
+        return _encoded_words(_fit("From", name))
+    quoted = re.sub(r'(["\\])', r"\\\1", name)
+    return [f'"{quoted}"']
+
+
+def _encoded_words(value: str) -> list[str]:
+    """RFC 2047 §2, cut between characters (§5); readers join neighbours without the space between them."""
+    chunks = [b""]
+    for character in value:
+        encoded = character.encode()
+        if len(chunks[-1]) + len(encoded) > _WORD_BYTES:
+            chunks.append(b"")
+        chunks[-1] += encoded
+    return [f"=?utf-8?b?{b64encode(chunk).decode()}?=" for chunk in chunks if chunk]
+
+
+def _fit(name: str, value: str) -> str:
+    if _UNFIT.search(value):
+        raise ValueError(f"a control character in the header field {name}")
+    return value
+
+
+def _part(subtype: str, content: str) -> bytes:
+    lines = content.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        f'Content-Type: text/{subtype}; charset="utf-8"\r\n'
+        "Content-Transfer-Encoding: quoted-printable\r\n"
+        "\r\n"
+    )
+    # The library takes its soft line breaks from the first hard one, so there must be one.
+    body = binascii.b2a_qp("\r\n".join([*lines, ""]).encode(), istext=True)
+    return head.encode() + body + b"\r\n"

@@ -1,0 +1,69 @@
+"""The relay: the one way out that the configuration names, used by no more mails at once than it has connections."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from services.mailer.errors import DeliveryError
+from services.mailer.metrics import Metrics
+from services.mailer.settings import MailerConfiguration
+from services.mailer.transports import Envelope, StillHeld, Transport
+from services.mailer.transports.mailgun import MailgunTransport
+from services.mailer.transports.smtp import SmtpTransport
+from services.mailer.transports.smtp_connection import Patience
+from shared.settings import SmtpSettings
+
+HTTP_TIMEOUT = 60.0
+"""Seconds. Impatience makes duplicates."""
+
+ACCEPTED = 250
+
+
+class Relay:
+    """Bounds what happens at once, and counts the relay's answers."""
+
+    def __init__(self, transport: Transport, connections: int, metrics: Metrics) -> None:
+        self._transport = transport
+        self._free = asyncio.Semaphore(connections)
+        self._metrics = metrics
+
+    @classmethod
+    def from_settings(cls, configuration: MailerConfiguration, metrics: Metrics) -> Self:
+        """Raises `SettingsError` if a file that the configuration names cannot be used."""
+        return cls(_transport(configuration), configuration.mailer.connections, metrics)
+
+    async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
+        """The relay's answer. Raises `DeliveryError`."""
+        async with self._free:
+            with self._metrics.in_flight.track_inprogress(), self._counted():
+                return await self._transport.send(envelope, still_held)
+
+    async def check(self) -> str:
+        """Is there a relay, and does it let us in? Its answer. Raises `Unavailable`."""
+        return await self._transport.check()
+
+    def reload(self) -> None:
+        """Read passwords, keys and certificates again. Raises `SettingsError` and goes on with what it had."""
+        self._transport.reload()
+
+    async def close(self) -> None:
+        """Leave the relay."""
+        await self._transport.close()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except DeliveryError as error:
+            self._metrics.relay_answered(error.code)
+            raise
+        self._metrics.relay_answered(ACCEPTED)
+
+
+def _transport(configuration: MailerConfiguration) -> Transport:
+    relay = configuration.relay
+    if isinstance(relay, SmtpSettings):
+        ehlo_name = configuration.sender.address.rpartition("@")[2]
+        return SmtpTransport(relay, ehlo_name, Patience())
+    return MailgunTransport(relay, configuration.mailer.connections, HTTP_TIMEOUT)

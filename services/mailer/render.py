@@ -1,0 +1,90 @@
+"""A mail's facts become a letter: subject, text, HTML and header fields, by the templates beside this file."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
+
+from services.mailer import untrusted
+from services.mailer.mime import Letter, Mailbox
+from services.mailer.wording import Wording, wording
+from shared.mail import Mail, Notice, NoticeKind, Why, mail_id
+from shared.memory import RequestFacts
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+FOLDERS = {NoticeKind.REQUESTED: "requested", NoticeKind.REVIEWED: "reviewed"}
+"""Of the notices that do not end a request; all others share one folder."""
+
+AUTOMATIC = (
+    ("Auto-Submitted", "auto-generated"),  # RFC 3834: nobody is to answer by machine
+    ("X-Auto-Response-Suppress", "OOF, AutoReply, DR, RN, NRN"),  # MS-OXCMAIL; without NDR: bounces are wanted
+)
+
+
+class Renderer:
+    """Knows the templates and whom mails come from. Rendering reads no clock."""
+
+    def __init__(self, sender: Mailbox, message_id_domain: str) -> None:
+        """`message_id_domain`: of Message-IDs where a request's memory names none."""
+        self._sender = sender
+        self._message_id_domain = message_id_domain
+        self._templates = Environment(
+            loader=FileSystemLoader(TEMPLATES),
+            autoescape=select_autoescape(["html"]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def render(self, mail: Mail, facts: RequestFacts, now: float) -> Letter:
+        """The letter, dated `now` (seconds since the epoch): the same facts at the same time give the same letter."""
+        date = datetime.fromtimestamp(int(now), UTC)
+        words = wording(mail, facts, date)
+        domain = facts.message_id_domain or self._message_id_domain
+        return Letter(
+            sender=self._sender,
+            recipient=mail.recipient.address,
+            subject=self._fill(mail.notice, "subject.txt", words).strip(),
+            date=date,
+            message_id=f"{mail.id}@{domain}",
+            references=_references(mail, domain),
+            list_id=f"access-requests.{_label(words.cluster)}.{domain}",
+            marks=(*AUTOMATIC, *_marks(mail)),
+            text=self._fill(mail.notice, "body.txt", words),
+            html=self._fill(mail.notice, "body.html", words),
+        )
+
+    def _fill(self, notice: Notice, file: str, words: Wording) -> str:
+        template: Template = self._templates.get_template(f"{FOLDERS.get(notice.kind, 'resolved')}/{file}")
+        return template.render(mail=words, kind=notice.kind.value)
+
+
+def _references(mail: Mail, domain: str) -> tuple[str, ...]:
+    """The thread's root, which no mail ever is, so that a thread holds where a relay rewrites Message-IDs.
+
+    Later mails refer to the thread's first one as well; its id is computed, not looked up.
+    """
+    root = f"{mail.thread}@{domain}"
+    if mail.notice.kind is NoticeKind.REQUESTED:
+        return (root,)
+    first = mail_id(mail.request_id, Notice(kind=NoticeKind.REQUESTED), mail.recipient)
+    return (root, f"{first}@{domain}")
+
+
+def _label(cluster: str) -> str:
+    """The cluster's name as labels of a List-Id (RFC 2919 §2)."""
+    label = re.sub(r"[^a-z0-9]*\.[^a-z0-9]*", ".", re.sub(r"[^a-z0-9.]+", "-", cluster.lower())).strip(".-")
+    return label or "teleport"
+
+
+def _marks(mail: Mail) -> tuple[tuple[str, str], ...]:
+    """What filters can sort by."""
+    why = mail.recipient.why
+    reason = f"{why}:{untrusted.line(mail.recipient.role, 256)}" if why is Why.ROLE else why.value
+    return (
+        ("X-Access-Mail-Request", mail.request_id),
+        ("X-Access-Mail-Notice", str(mail.notice)),
+        ("X-Access-Mail-Reason", reason),
+    )

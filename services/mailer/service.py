@@ -1,0 +1,60 @@
+"""The mailer as its process drives it: a worker, the mailroom that it delivers through, and their metrics."""
+
+import time
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from services.mailer.mailroom import Mailroom
+from services.mailer.metrics import Metrics
+from services.mailer.settings import MailerConfiguration
+from services.mailer.worker import MailWorker
+from shared.redis import connect, connect_async
+from shared.settings import Settings
+
+STALLED_SECONDS = 30.0
+
+
+class Mailer:
+    """One mailer process. Any number of them may run."""
+
+    def __init__(self, worker: MailWorker, mailroom: Mailroom) -> None:
+        self._worker = worker
+        self._mailroom = mailroom
+
+    @classmethod
+    def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
+        """Raises `SettingsError`."""
+        configuration = MailerConfiguration.of(settings)
+        metrics = Metrics(registry)
+        mailroom = Mailroom.from_settings(configuration, metrics)
+        worker = MailWorker(
+            connect(settings.redis, "mailer"),
+            connect_async(settings.redis, "mailer"),
+            mailroom,
+            metrics,
+            capacity=configuration.mailer.connections,
+        )
+        return cls(worker, mailroom)
+
+    def run(self) -> None:
+        """Send until `stop`."""
+        self._worker.work()
+
+    def stop(self) -> None:
+        """End gracefully; a second time, at once."""
+        self._worker.stop()
+
+    def reload(self, settings: Settings) -> None:
+        """Read passwords, keys and certificates again. Raises `SettingsError`."""
+        MailerConfiguration.of(settings)
+        self._mailroom.relay.reload()
+
+    def live(self) -> str | None:
+        """Has the loop turned lately? None if so."""
+        stalled = time.monotonic() - self._worker.turned
+        return f"the loop has not turned for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
+
+    def ready(self) -> str | None:
+        """What is missing; None while mails can be taken."""
+        return self._worker.trouble

@@ -1,0 +1,71 @@
+"""The part of the configuration that the mailer uses, checked as a whole: one relay, a sender, and their secrets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import SecretStr
+
+from services.mailer.mime import Mailbox, wire_address, wire_domain
+from shared.addresses import is_address, parse_sender
+from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings, read_secret
+
+
+@dataclass(frozen=True)
+class MailerConfiguration:
+    """What a mailer needs to know to deliver mails."""
+
+    relay: SmtpSettings | MailgunSettings
+    sender: Mailbox
+    message_id_domain: str
+    """Of threads whose request's memory names none."""
+    mailer: MailerSettings
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The mailer's part of the file. Raises `SettingsError` with one line for each fault."""
+        faults = []
+        relay = settings.smtp or settings.mailgun
+        if relay is None:
+            faults.append("smtp: no relay is configured; add a section [smtp] or [mailgun]")
+        elif settings.smtp and settings.mailgun:
+            faults.append("mailgun: there are two relays; delete the section [smtp] or the section [mailgun]")
+        else:
+            faults.extend(_missing_secrets(relay))
+        sender = None if settings.delivery is None else _sender(settings.delivery.sender)
+        if sender is None:
+            faults.append("delivery.sender: no e-mail address that mail can come from; give one as access@example.com")
+        domain = None if settings.delivery is None else settings.delivery.message_id_domain
+        if domain is not None and (domain.startswith("[") or not is_address(f"access@{domain}")):
+            faults.append("delivery.message_id_domain: no domain name; write one like example.com, or delete the line")
+        if faults or relay is None or sender is None:
+            raise SettingsError(faults)
+        default_domain = sender.address.rpartition("@")[2]
+        return cls(relay, sender, wire_domain(domain or default_domain), settings.mailer)
+
+
+def secret(value: SecretStr | None, file: Path | None) -> str:
+    """The secret itself, from its file where one is named. Raises `SettingsError` if that cannot be read."""
+    given = value if file is None else read_secret(file)
+    return "" if given is None else given.get_secret_value()
+
+
+def _sender(text: str) -> Mailbox | None:
+    """None: it is no mailbox (RFC 5322 §3.4), or its domain is none."""
+    try:
+        name, address = parse_sender(text)
+        return Mailbox(name, wire_address(address))
+    except ValueError:
+        return None
+
+
+def _missing_secrets(relay: SmtpSettings | MailgunSettings) -> list[str]:
+    if isinstance(relay, MailgunSettings):
+        given = relay.private_key or relay.private_key_file
+        return [] if given else ["mailgun.private_key: missing; give it or private_key_file"]
+    given = relay.password or relay.password_file
+    if relay.username and not given:
+        return ["smtp.password: missing; give it or password_file, or delete username for a relay without a login"]
+    if given and not relay.username:
+        return ["smtp.username: missing; give it, or delete the password for a relay without a login"]
+    return []

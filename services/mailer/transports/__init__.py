@@ -1,0 +1,42 @@
+"""The seam to the outside world: a transport hands one message to one relay and tells what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+StillHeld = Callable[[], bool]
+"""Does the mailer still hold its claim on the mail? Asked at the last moment at which a mail can be kept back."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A message with the addresses that the relay acts upon (RFC 5321 §2.3.1), domains in A-labels."""
+
+    sender: str
+    recipient: str
+    content: bytes
+    """Header and body, lines ended by CRLF, none longer than 998 octets."""
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Does a local part go beyond ASCII, so that the relay must offer RFC 6531?"""
+        return not (self.sender.isascii() and self.recipient.isascii())
+
+
+class Transport(Protocol):
+    """A way to a relay. Each translates its library's errors into ours, in one place."""
+
+    async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
+        """Hand the message over; the relay's answer.
+
+        Raises `Unavailable`, `Refused`, and `ClaimLost` if the claim ended before the content left.
+        """
+
+    async def check(self) -> str:
+        """Go as far as one can without a mail, credentials included; the relay's answer. Raises `Unavailable`."""
+
+    def reload(self) -> None:
+        """Read what stands in files again. Raises `SettingsError` and goes on with what it had."""
+
+    async def close(self) -> None:
+        """Leave the relay."""

@@ -1,0 +1,129 @@
+"""Mails through Mailgun's HTTP API: the whole MIME message at `messages.mime`."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import quote
+
+import httpx
+
+from services.mailer.errors import ClaimLost, DeliveryError, Refusal, Refused, Trouble, Unavailable
+from services.mailer.settings import secret
+from services.mailer.transports import Envelope, StillHeld
+from shared.mail import one_line
+from shared.settings import MailgunSettings, SettingsError
+
+DETAIL_LENGTH = 500
+"""Characters of an answer that are worth keeping: a stranger's text of any length."""
+
+_GATEWAYS = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+"""What stands before Mailgun does not know whether Mailgun has taken the mail."""
+
+_ACCOUNT = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
+"""Key, account or domain are at fault: no mail shall die for it."""
+
+_BEFORE_SENDING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
+"""The request has not left whole, so nobody has taken the mail."""
+
+
+class MailgunTransport:
+    """Posts mails to the domain's endpoint over kept connections."""
+
+    def __init__(self, settings: MailgunSettings, connections: int, timeout: float) -> None:
+        """`timeout`: seconds for each step of a request. Raises `SettingsError` if the key's file cannot be read."""
+        self._settings = settings
+        base = settings.base_url.rstrip("/")
+        self._url = f"{base}/v3/{quote(settings.domain, safe='')}/messages.mime"
+        self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=connections))
+        self.reload()
+
+    def reload(self) -> None:
+        """See that the key can be read. Raises `SettingsError`."""
+        secret(self._settings.private_key, self._settings.private_key_file)
+
+    async def check(self) -> str:
+        """Post no mail: Mailgun asks for the recipient only of those whose key it accepts."""
+        try:
+            return await self._post([], {})
+        except Refused as error:
+            return f"the key is accepted ({error.detail})"
+
+    async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
+        """See `Transport`; the answer is Mailgun's id of the message."""
+        message = ("message.eml", envelope.content, "message/rfc822")
+        if not still_held():
+            raise ClaimLost
+        return await self._post([("to", envelope.recipient)], {"message": message})
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._client.aclose()
+
+    async def _post(self, fields: list[tuple[str, str]], files: dict[str, tuple[str, bytes, str]]) -> str:
+        auth = httpx.BasicAuth("api", self._key())
+        with _translated():
+            response = await self._client.post(self._url, data=dict(fields), files=files, auth=auth)
+        if not response.is_success:
+            raise _judged(response)
+        return one_line(response.text, DETAIL_LENGTH)
+
+    def _key(self) -> str:
+        """Read at each mail, so that a changed key needs no reload."""
+        try:
+            return secret(self._settings.private_key, self._settings.private_key_file)
+        except SettingsError as error:
+            raise Unavailable(Trouble.CREDENTIALS, str(error)) from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The library's errors in our words."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        detail = one_line(f"{type(error).__name__}: {error}", DETAIL_LENGTH)
+        perhaps = not isinstance(error, _BEFORE_SENDING)
+        raise Unavailable(_trouble(error), detail, perhaps=perhaps) from error
+
+
+def _trouble(error: httpx.TransportError) -> Trouble:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Trouble.TLS if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)) else Trouble.CONNECT
+    if isinstance(error, httpx.TimeoutException):
+        return Trouble.TIMEOUT
+    return Trouble.CONNECTION_LOST
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _judged(response: httpx.Response) -> DeliveryError:
+    """A status that is not the hoped-for one: the whole table of what it means."""
+    status, detail = response.status_code, one_line(f"{response.status_code} {response.text}", DETAIL_LENGTH)
+    if status in _ACCOUNT:
+        return Unavailable(Trouble.CREDENTIALS, detail, code=status)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Unavailable(Trouble.BUSY, detail, code=status, retry_after=_retry_after(response))
+    if response.is_server_error or status == HTTPStatus.REQUEST_TIMEOUT:
+        hint, perhaps = _retry_after(response), status in _GATEWAYS
+        return Unavailable(Trouble.TEMPORARY, detail, code=status, retry_after=hint, perhaps=perhaps)
+    if response.is_client_error:
+        return Refused(Refusal.MESSAGE_REFUSED, detail, code=status)
+    return Unavailable(Trouble.PROTOCOL, detail, code=status)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the answer asks to wait (RFC 9110 §10.2.3); a date counts from the answer's own."""
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return (parsedate_to_datetime(value) - parsedate_to_datetime(response.headers["date"])).total_seconds()
+    except (KeyError, ValueError, TypeError):  # none is given, or none that anybody can read
+        return None

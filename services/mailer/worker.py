@@ -1,0 +1,360 @@
+"""An RQ worker to everyone who looks, that claims jobs in batches and runs them concurrently on one loop.
+
+RQ's own bookkeeping of workers (birth, heartbeat, death, commands) is RQ's code; jobs go through the scripts of
+`shared.mail_queue`.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import uvloop
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import RedisError
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker, WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from shared.claimed import Claimed
+from shared.mail import Dead, Verdict
+from shared.mail_queue.layout import rq_queue
+from shared.mail_queue.mailer_end import BATCH, CLAIM_SECONDS, MailerEnd, Malformed, Settlement
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS = 5.0
+DUE_SECONDS = 1.0
+RECOVER_SECONDS = 5.0
+SWEEP_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
+IDLE_SECONDS = 1
+RETRY_SECONDS = (0.05, 1.0)
+"""Redis away: pauses between tries, at random."""
+STILL_HELD_SECONDS = CLAIM_SECONDS - 5.0
+"""A mail whose last confirmed renewal is older is not sent: another worker may have its claim soon."""
+WARM_SHUTDOWN_SECONDS = 7.0
+"""`access-mail start` gives a mailer ten seconds, Kubernetes thirty."""
+SETTLE_AT_SHUTDOWN_SECONDS = 2.0
+COLD_SHUTDOWN_STOPS = 2
+WORKER_TTL_SECONDS = 60
+LOST = float("-inf")
+NOT_YET = "not connected to Redis yet"
+
+T = TypeVar("T")
+
+
+class Delivery(Protocol):
+    """Where the worker's mails go: the mailroom."""
+
+    async def deliver(self, claimed: Claimed, still_held: Callable[[], bool], /) -> Verdict:
+        """Send one mail; `still_held` is asked right before its content leaves."""
+
+    async def close(self) -> None:
+        """Leave the relay."""
+
+
+class WorkerMetrics(Protocol):
+    """What the worker counts."""
+
+    def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
+        """Count what became of a mail (None: a job that was no mail), at a time by this host's clock."""
+
+    def recovered(self, jobs: int) -> None:
+        """Count jobs that dead or stock workers had left."""
+
+    def claims_lost(self, jobs: int) -> None:
+        """Count mails whose claim was lost while they were in hand."""
+
+    def redis_failed(self) -> None:
+        """Count a time that Redis did not do its part."""
+
+
+@dataclass
+class Held:
+    """A job in this worker's hands."""
+
+    id: str
+    renewed_at: float
+    """Monotonic time of the last confirmed renewal, when the request for it was sent."""
+    task: asyncio.Task[None] | None = None
+    """None: a job that is no mail, and is not sent."""
+
+
+class MailWorker(BaseWorker):
+    """Sends the mails of the queue, at most `capacity` at a time."""
+
+    def __init__(
+        self, redis: Redis, mails: AsyncRedis, delivery: Delivery, metrics: WorkerMetrics, capacity: int
+    ) -> None:
+        """`redis` is RQ's own connection, `mails` the one for the scripts."""
+        name = f"mailer-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        queue = rq_queue(redis)
+        super().__init__([queue], name=name, connection=redis, serializer=JSONSerializer, worker_ttl=WORKER_TTL_SECONDS)
+        self._end = MailerEnd(mails, redis, worker=name, worker_key=self.key, executions_key=self.executions_key)
+        self._delivery = delivery
+        self._metrics = metrics
+        self._capacity = capacity
+        self._held: dict[str, Held] = {}
+        self._done: asyncio.Queue[Settlement] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._stops = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._recover_from = 0.0
+        self.turned = time.monotonic()
+        """Monotonic time at which the loop turned last."""
+        self.trouble: str | None = NOT_YET
+        """Why no mail can be taken; None while all is well."""
+
+    # -- as the process drives it
+
+    def work(self, *_: Any, **options: Any) -> bool:
+        """Work until `stop`; with `burst`, until nothing is left to do now. Tells whether there was any job."""
+        return uvloop.run(self.serve(burst=bool(options.get("burst"))))
+
+    def stop(self) -> None:
+        """End gracefully; a second time, put the claims back at once. May be called in a signal handler."""
+        self._stops += 1
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._room.set)
+
+    async def serve(self, *, burst: bool) -> bool:
+        """The worker's life. Tells whether there was any job."""
+        self._loop = asyncio.get_running_loop()
+        await self._unless_stopped(self._be_born)
+        timers = (
+            (self._renew, RENEW_SECONDS),
+            (self._queue_due, DUE_SECONDS),
+            (self._recover, RECOVER_SECONDS),
+            (self._sweep, SWEEP_SECONDS),
+            (self._beat, HEARTBEAT_SECONDS),
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self._every(seconds, action)) for action, seconds in timers]
+            background.append(group.create_task(self._settle()))
+            worked = await self._claim(group, burst=burst)
+            await self._finish()
+            for task in background:
+                task.cancel()
+        try:
+            await self._die()
+        except RedisError as error:
+            self._redis_failed(error)  # it forgets this worker in a minute
+        await self._delivery.close()
+        await self._end.close()
+        self._loop = None
+        return worked
+
+    # -- taking jobs
+
+    async def _claim(self, group: asyncio.TaskGroup, *, burst: bool) -> bool:
+        worked = False
+        while not self._stops:
+            room = self._capacity - len(self._held)
+            if room <= 0:
+                await self._wait_for_room()
+                continue
+            jobs = await self._unless_stopped(partial(self._end.claim, [uuid.uuid4().hex for _ in range(room)]))
+            for job in jobs or ():
+                self._take(group, job)
+            worked = worked or bool(jobs)
+            if not jobs and burst and not self._held:
+                break
+            if not jobs:
+                await self._unless_stopped(self._wait_for_work)
+        return worked
+
+    def _take(self, group: asyncio.TaskGroup, job: Claimed | Malformed) -> None:
+        # Claims are younger than this by the answer's way here: a little, against the margin of STILL_HELD_SECONDS.
+        now = time.monotonic()
+        if isinstance(job, Claimed):
+            held = self._held[job.execution] = Held(job.mail.id, now)
+            held.task = group.create_task(self._send(job))
+            return
+        log.error("job %s is a dead letter: %s", job.id, job.error)
+        self._held[job.execution] = Held(job.id, now)
+        self._is_done(Settlement(job.id, job.execution, job.now, Dead("malformed", job.error)), None)
+
+    async def _send(self, job: Claimed) -> None:
+        try:
+            verdict = await self._delivery.deliver(job, lambda: self._is_still_held(job.execution))
+        except Exception as error:  # a fault of ours in one mail must not stop the others
+            log.exception("mail %s is a dead letter: a fault of ours", job.mail.id)
+            verdict = Dead("internal_error", repr(error))
+        self._is_done(Settlement(job.mail.id, job.execution, job.now, verdict), job)
+
+    def _is_still_held(self, execution: str) -> bool:
+        held = self._held.get(execution)
+        return held is not None and time.monotonic() - held.renewed_at < STILL_HELD_SECONDS
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        if not self._stops and len(self._held) >= self._capacity:
+            await self._room.wait()
+
+    async def _wait_for_work(self) -> None:
+        if not self._held and self.get_state() != WorkerStatus.IDLE:
+            await asyncio.to_thread(self.set_state, WorkerStatus.IDLE)
+        if await self._end.is_suspended():
+            await asyncio.sleep(IDLE_SECONDS)
+        else:
+            await self._end.wait_for_work(IDLE_SECONDS)
+
+    # -- giving them back
+
+    def _is_done(self, settlement: Settlement, claimed: Claimed | None) -> None:
+        self._metrics.settled(settlement.verdict, claimed, time.time())
+        self._done.put_nowait(settlement)
+
+    async def _settle(self) -> None:
+        """Settle what is done, in as few round trips as it comes; for ever."""
+        while True:
+            batch = [await self._done.get()]
+            while not self._done.empty() and len(batch) < BATCH:
+                batch.append(self._done.get_nowait())
+            # Until it succeeds, shutdown or not: a receipt counts even when the claim is lost by then.
+            self._metrics.claims_lost(await self._persist(partial(self._end.settle, batch)))
+            for settlement in batch:
+                self._held.pop(settlement.execution, None)
+                self._done.task_done()
+            self._room.set()
+
+    async def _finish(self) -> None:
+        """Warm shutdown: mails in flight finish and are settled; what is not done in time goes back untouched."""
+        tasks = [held.task for held in self._held.values() if held.task]
+        deadline = time.monotonic() + WARM_SHUTDOWN_SECONDS
+        while tasks and self._stops < COLD_SHUTDOWN_STOPS and time.monotonic() < deadline:
+            _, pending = await asyncio.wait(tasks, timeout=0.1)
+            tasks = list(pending)
+        for task in tasks:
+            task.cancel()
+        with suppress(TimeoutError):  # Redis is away: the claims' end puts all that back
+            async with asyncio.timeout(SETTLE_AT_SHUTDOWN_SECONDS):
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._done.join()
+                left = [(held.id, execution) for execution, held in self._held.items()]
+                if left:
+                    log.info("%d mails in flight go back into the queue", await self._end.release(left))
+
+    # -- timers
+
+    async def _renew(self) -> None:
+        if not self._held:
+            return
+        asked_at = time.monotonic()
+        held = dict(self._held)
+        lost = await self._end.renew([(one.id, execution) for execution, one in held.items()])
+        for execution, one in held.items():
+            one.renewed_at = LOST if execution in lost else asked_at
+
+    async def _queue_due(self) -> None:
+        while await self._end.queue_due() >= BATCH:
+            continue
+
+    async def _recover(self) -> None:
+        if time.monotonic() < self._recover_from:
+            return
+        recovered = await self._end.recover()
+        if recovered:
+            log.warning("%d mails of a worker that died are queued again", recovered)
+            self._metrics.recovered(recovered)
+
+    async def _sweep(self) -> None:
+        freed, adopted = await self._end.sweep()
+        await asyncio.to_thread(self._clean_up_after_stock_workers)
+        if freed or adopted:
+            log.warning(
+                "%d stuck threads freed, %d mails that another RQ worker failed are queued again", freed, adopted
+            )
+            self._metrics.recovered(freed + adopted)
+
+    def _clean_up_after_stock_workers(self) -> None:
+        """What a stock worker that died has left; ours leave nothing that this sees."""
+        queue = self.queues[0]
+        StartedJobRegistry(queue=queue).cleanup()
+        queue.intermediate_queue.cleanup(self, queue)
+        clean_worker_registry(queue)
+
+    # -- RQ's bookkeeping of workers
+
+    async def _be_born(self) -> None:
+        await asyncio.to_thread(self._register)
+
+    def _register(self) -> None:
+        self.register_birth()  # type: ignore[no-untyped-call]  # of RQ
+        self.set_state(WorkerStatus.STARTED)
+        if self.pubsub_thread is None:
+            self.subscribe()  # type: ignore[no-untyped-call]  # of RQ
+
+    async def _beat(self) -> None:
+        await asyncio.to_thread(self._heartbeat)
+
+    def _heartbeat(self) -> None:
+        if self.connection.exists(self.key):
+            self.heartbeat(WORKER_TTL_SECONDS)
+        else:
+            self._register()  # Redis has lost its data, or this process was stopped for long
+
+    async def _die(self) -> None:
+        await asyncio.to_thread(self.teardown)
+
+    # -- Redis away
+
+    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            self.turned = time.monotonic()
+            try:
+                await action()
+            except RedisError as error:
+                self._redis_failed(error)
+            else:
+                self._redis_answered()
+            await asyncio.sleep(seconds)
+
+    async def _persist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do it until Redis does its part."""
+        while True:
+            try:
+                result = await action()
+            except RedisError as error:
+                self._redis_failed(error)
+                await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # no secret
+            else:
+                self._redis_answered()
+                return result
+
+    async def _unless_stopped(self, action: Callable[[], Awaitable[T]]) -> T | None:
+        """Do it until Redis does its part; None if the worker is to stop before that."""
+        doing = asyncio.ensure_future(self._persist(action))
+        while not self._stops:
+            done, _ = await asyncio.wait([doing], timeout=IDLE_SECONDS)
+            if done:
+                return doing.result()
+        # What was asked for may have been given: a claim that is not taken up ends by itself.
+        done, _ = await asyncio.wait([doing], timeout=IDLE_SECONDS)
+        if done:
+            return doing.result()
+        doing.cancel()
+        return None
+
+    def _redis_answered(self) -> None:
+        if self.trouble is not None:
+            log.info("connected to Redis")
+            self.trouble = None
+
+    def _redis_failed(self, error: RedisError) -> None:
+        self._metrics.redis_failed()
+        # Others could not renew either: their claims are not over just because they look so.
+        self._recover_from = time.monotonic() + CLAIM_SECONDS
+        if self.trouble is None or self.trouble == NOT_YET:
+            log.warning("Redis does not do its part (%s): will be tried again, nothing is lost", error)
+        self.trouble = f"Redis: {error}"
