@@ -1,0 +1,129 @@
+"""One connection to Teleport while it lasts: its events, the snapshots, and whether it still answers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from services.watcher.backoff import Backoff
+from services.watcher.metrics import Received, SnapshotOutcome, WatcherMetrics
+from services.watcher.outbox import Outbox
+from services.watcher.snapshot import snapshot
+from services.watcher.teleport.client import TeleportError, TeleportRefused
+from services.watcher.teleport.connect import Connection
+from services.watcher.teleport.decode import Undecodable, WatchEvent
+from services.watcher.together import first_to_end
+from shared.events import AccessRequest, RequestChanged, RequestGone
+from shared.mail import one_line
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+"""With the heartbeat: a connection that stands but brings nothing is noticed within 15 s."""
+
+LOGGED_ID = 100
+
+
+class Following:
+    """Follows one connection. Events go to a queue, which outlives it; what a snapshot finds goes to the outbox."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        events: asyncio.Queue[RequestChanged | RequestGone],
+        outbox: Outbox,
+        metrics: WatcherMetrics,
+        snapshot_seconds: float,
+    ) -> None:
+        self._client = connection.client
+        self._cluster = connection.server.cluster
+        self._events = events
+        self._outbox = outbox
+        self._metrics = metrics
+        self._snapshot_seconds = snapshot_seconds
+        self._refused = Backoff(1, 30)
+        self.trouble: str | None = "the first listing of all requests is not complete yet"
+        """What is missing; None once everything that Teleport holds was looked at."""
+        self.caught_up = False
+        """Has a snapshot been complete?"""
+
+    async def run(self) -> None:
+        """Follow until the connection ends. Raises `TeleportError`."""
+        # Watch first, then list: what happens during the listing must not fall between the two. Both append at
+        # once, in any order: the router's knowledge only grows, so that an older state does no harm.
+        async with self._client.watch() as events:
+            self._metrics.connected.set(1)
+            try:
+                await first_to_end(self._receive(events), self._take_snapshots(), self._ask_if_it_lives())
+            finally:
+                self._metrics.connected.set(0)
+
+    async def _receive(self, events: AsyncIterator[WatchEvent]) -> None:
+        async for event in events:
+            self._metrics.last_event.set_to_current_time()
+            match event:
+                case AccessRequest():
+                    self._metrics.received.labels(Received.CHANGED.value).inc()
+                    await self._events.put(RequestChanged(request=event, cluster=self._cluster))
+                case RequestGone():
+                    self._metrics.received.labels(Received.GONE.value).inc()
+                    await self._events.put(event)
+                case Undecodable():
+                    self._metrics.received.labels(Received.UNDECODABLE.value).inc()
+                    self._pass_over(event)
+                case None:
+                    self._metrics.received.labels(Received.OTHER.value).inc()
+
+    def _pass_over(self, undecodable: Undecodable) -> None:
+        self._metrics.undecodable.labels(undecodable.fault.value).inc()
+        request_id = one_line(undecodable.request_id, LOGGED_ID)
+        log.warning("request %s is passed over: its %s is none that is known here", request_id, undecodable.fault.value)
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            self._outbox.in_doubt.clear()
+            pause = self._snapshot_seconds
+            try:
+                await self._take_snapshot()
+            except TeleportRefused as error:
+                # Without listing the events are worth all the more: do not give up the watch.
+                self._complain(f"Teleport refuses to list requests: {error}")
+                pause = self._refused.next()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._outbox.in_doubt.wait()
+
+    async def _take_snapshot(self) -> None:
+        began = time.monotonic()
+        listed = found = 0
+        try:
+            async for page in snapshot(self._client, self._outbox, self._cluster):
+                listed += page.listed
+                found += len(page.news)
+                for undecodable in page.undecodable:
+                    self._pass_over(undecodable)
+                if page.news:
+                    await self._outbox.append(page.news)
+        except TeleportError:
+            self._metrics.snapshots.labels(SnapshotOutcome.FAILED.value).inc()
+            raise
+        self._metrics.snapshots.labels(SnapshotOutcome.COMPLETE.value).inc()
+        self._metrics.last_snapshot.set_to_current_time()
+        self._metrics.listed.set(listed)
+        level = logging.INFO if found or not self.caught_up else logging.DEBUG
+        log.log(level, "listed %d requests in %.1f s: %d are news", listed, time.monotonic() - began, found)
+        self.caught_up = True
+        self.trouble = None
+
+    def _complain(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.error("%s; will be tried again, `access-mail check` tells what the role lacks", trouble)
+        self.trouble = trouble
+
+    async def _ask_if_it_lives(self) -> None:
+        """Teleport's stream has no heartbeat of its own, and a connection may be dead without being closed."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._cluster = (await self._client.ping(ANSWER_SECONDS)).cluster

@@ -1,0 +1,97 @@
+"""The stream as the watcher needs it: every operation waits for Redis as long as it takes, and loses nothing."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from services.watcher.backoff import Backoff
+from services.watcher.metrics import Wait, WatcherMetrics
+from shared.event_log import EventLogFull, EventWriter, KnownRequest
+from shared.events import RequestChanged, RequestGone
+
+log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE = 0.02
+LONGEST_PAUSE = 5.0
+
+SLOW_SECONDS = 20.0
+"""Teleport hangs up on who is slow for 30 s: after such a pause something may have been missed."""
+
+Result = TypeVar("Result")
+
+
+class Outbox:
+    """One operation at a time, repeated until it is done. What is wrong meanwhile is said once, and in `trouble`."""
+
+    def __init__(self, stream: EventWriter, metrics: WatcherMetrics) -> None:
+        self._stream = stream
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._said = False
+        self.trouble: str | None = "not connected to Redis yet"
+        """What is missing; None while Redis takes what it is given."""
+        self.in_doubt = asyncio.Event()
+        """Set when events may be missing on the stream: whoever takes a snapshot clears it first."""
+
+    async def open(self) -> None:
+        """Make the stream ready."""
+        await self._done(self._stream.open)
+
+    async def append(self, events: Sequence[RequestChanged | RequestGone]) -> None:
+        """Put the events on the stream; they may be there twice if Redis's answer was lost."""
+        began = time.monotonic()
+        if not await self._done(lambda: self._stream.append(events)):
+            self._doubt("Redis has lost its data")
+        elif time.monotonic() - began > SLOW_SECONDS:
+            self._doubt("events had to wait")
+        self._metrics.appended.inc(len(events))
+        self._metrics.last_append.set_to_current_time()
+
+    async def check(self) -> None:
+        """Ask whether Redis still has what it was given."""
+        if not await self._done(self._stream.holds):
+            self._doubt("Redis has lost its data")
+
+    async def known(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
+        """What the router has committed about these requests."""
+        return await self._done(lambda: self._stream.known(request_ids))
+
+    async def open_requests(self, routed_before_seconds: float) -> set[str]:
+        """Requests that the router holds for pending and has routed longer ago than this."""
+        return await self._done(lambda: self._stream.open_requests(routed_before_seconds))
+
+    async def _done(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        backoff = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
+        async with self._turn:
+            while True:
+                try:
+                    result = await operation()
+                except EventLogFull as error:
+                    self._waiting(Wait.FULL, f"the stream is full: {error}")
+                except RedisError as error:
+                    self._waiting(Wait.REDIS, f"Redis does not do its part: {error}")
+                else:
+                    self._works()
+                    return result
+                await asyncio.sleep(backoff.next())
+
+    def _doubt(self, why: str) -> None:
+        log.warning("%s: all requests are listed again", why)
+        self.in_doubt.set()
+
+    def _waiting(self, reason: Wait, trouble: str) -> None:
+        if not self._said:
+            log.warning("%s; will be retried, nothing is lost", trouble)
+        self._said = True
+        self.trouble = trouble
+        self._metrics.waits.labels(reason.value).inc()
+
+    def _works(self) -> None:
+        if self._said:
+            log.info("Redis takes events again")
+        self._said = False
+        self.trouble = None

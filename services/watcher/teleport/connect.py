@@ -1,0 +1,109 @@
+"""From the address in the configuration to a connection that works: which route leads to the Auth Service?"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from services.watcher.teleport.client import TeleportClient, TeleportError, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.decode import AuthServer
+from services.watcher.teleport.identity import Identity
+from services.watcher.teleport.tunnel import SERVER_NAME, Route
+
+DISCOVERY_SECONDS = 5
+PING_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client whose certificate the Auth Service has accepted, and how it got there."""
+
+    client: TeleportClient
+    server: AuthServer
+    route: Route
+
+
+async def connect(addr: str, identity: Identity) -> Connection:
+    """Connect to the cluster at `addr`, which is an Auth Service's or a proxy's web port.
+
+    Raises `TeleportUnavailable` or `TeleportRefused`, which names each route that was tried and what came of it.
+    The caller closes the client.
+    """
+    failures: list[str] = []
+    unavailable = False
+    for route in await _routes(addr, identity):
+        try:
+            return await _try(route, identity)
+        except TeleportError as error:
+            failures.append(f"{route}: {error}")
+            unavailable |= isinstance(error, TeleportUnavailable)
+    # What one route refuses is settled only if no other may work in a moment.
+    raise (TeleportUnavailable if unavailable else TeleportRefused)("; ".join(failures))
+
+
+async def _try(route: Route, identity: Identity) -> Connection:
+    client = await TeleportClient.open(route, identity)
+    try:
+        return Connection(client, await client.ping(PING_SECONDS), route)
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def _routes(addr: str, identity: Identity) -> list[Route]:
+    """Give the routes to try, in order."""
+    host, port = parse_address(addr)
+    direct = Route("direct", host, port, ("h2",))
+    try:
+        found = await _ask_proxy(addr)
+    except _NoProxyError:
+        # Perhaps an Auth Service; perhaps a proxy whose web certificate this host does not know. On that route
+        # TLS ends at the Auth Service, which is verified against the identity: the web certificate vouches for nothing.
+        return [_through_proxy(host, port, identity.cluster), direct]
+    if not found.tls_routing:
+        raise TeleportRefused(
+            f"{addr} is a proxy without TLS routing (proxy_listener_mode: separate); set teleport.addr to the Auth"
+            " Service, or proxy_listener_mode to multiplex"
+        )
+    return [_through_proxy(host, port, found.cluster_name)]
+
+
+def _through_proxy(host: str, port: int, cluster_name: str) -> Route:
+    """TLS routing: by this ALPN a proxy passes the TLS stream, unopened, to the Auth Service of the cluster named."""
+    alpn = f"teleport-auth@{cluster_name.encode().hex()}.{SERVER_NAME}"
+    return Route("through a proxy (TLS routing)", host, port, (alpn, "h2"))
+
+
+class _NoProxyError(Exception):
+    """The address did not answer as a proxy that this host can verify."""
+
+
+@dataclass(frozen=True)
+class _Proxy:
+    cluster_name: str
+    tls_routing: bool
+
+
+async def _ask_proxy(addr: str) -> _Proxy:
+    """Ask as Teleport's own clients do. The answer decides which route is tried, never whom we trust."""
+    try:
+        async with (
+            asyncio.timeout(DISCOVERY_SECONDS),
+            # The system's roots: httpx brings its own. No HTTP proxy: the routes use none either.
+            httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as http,
+        ):
+            answer = await http.get(f"https://{addr}/webapi/find")
+        found = answer.raise_for_status().json()
+        return _Proxy(str(found["cluster_name"]), bool(found["proxy"].get("tls_routing_enabled")))
+    except (TimeoutError, httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _NoProxyError from error
+
+
+def parse_address(addr: str) -> tuple[str, int]:
+    """Take `host:port` apart. Raises `ValueError`."""
+    parts = urlsplit(f"//{addr}")
+    if not parts.hostname or parts.port is None or parts.netloc != addr or "@" in addr:
+        raise ValueError("must be host:port")
+    return parts.hostname, parts.port

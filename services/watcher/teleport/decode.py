@@ -1,0 +1,190 @@
+"""Teleport's messages in the words of `shared.events`; the only module that reads protobuf fields.
+
+Texts and lists are cut here, at the border, so that nothing behind it can be made to grow without bound.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.watcher.teleport.pb import auth_pb2, types_pb2
+from shared.events import AccessRequest, Cluster, RequestGone, RequestState, Resource, Review, Threshold
+
+KIND: Final = "access_request"
+
+REASON_CHARACTERS = 2_000
+NAME_CHARACTERS = 256
+ROLES = 100
+REVIEWS = 20
+RESOURCES = 50
+SUGGESTED_REVIEWERS = 500
+THRESHOLDS = 20
+
+CUT = "…"
+
+STATES = {
+    types_pb2.PENDING: RequestState.PENDING,
+    types_pb2.APPROVED: RequestState.APPROVED,
+    types_pb2.DENIED: RequestState.DENIED,
+    types_pb2.PROMOTED: RequestState.PROMOTED,
+}
+
+LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class Fault(StrEnum):
+    """Why something of Teleport's cannot be passed on."""
+
+    ID = "id"
+    STATE = "state"
+
+
+@dataclass(frozen=True)
+class Undecodable:
+    """A request that we cannot speak of: to be counted, logged and passed over, never to stop the others."""
+
+    request_id: str
+    """As Teleport gave it, which may be anything; cut."""
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class AuthServer:
+    """What the Auth Service says of itself."""
+
+    cluster: Cluster
+    version: str
+
+
+Decoded = AccessRequest | Undecodable
+WatchEvent = AccessRequest | RequestGone | Undecodable | None
+"""None: an event about something that we did not ask for or do not know."""
+
+
+def decode_ping(response: auth_pb2.PingResponse) -> AuthServer:
+    """Read the answer to a Ping."""
+    return AuthServer(
+        cluster=Cluster(
+            name=_name(response.ClusterName),
+            proxy_public_addr=_name(response.ProxyPublicAddr),
+            reviews_in_web=response.ServerFeatures.AdvancedAccessWorkflows,
+        ),
+        version=_name(response.ServerVersion),
+    )
+
+
+def is_init(event: auth_pb2.Event) -> bool:
+    """Is it the event that every watch begins with? Very old servers send it without a resource."""
+    return event.Type == auth_pb2.INIT
+
+
+def decode_event(event: auth_pb2.Event) -> WatchEvent:
+    """Read an event of the watch."""
+    resource = event.WhichOneof("Resource")
+    if event.Type == auth_pb2.PUT and resource == "AccessRequest":
+        return decode_request(event.AccessRequest)
+    if event.Type == auth_pb2.DELETE and resource == "ResourceHeader" and event.ResourceHeader.Kind == KIND:
+        request_id = event.ResourceHeader.Metadata.Name
+        return RequestGone(request_id=request_id) if _is_legal(request_id) else _undecodable(request_id, Fault.ID)
+    return None
+
+
+def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
+    """Read a request. A state that no known version of Teleport has is a fault: what it would mean is not known."""
+    spec = message.Spec
+    request_id = message.Metadata.Name
+    if not _is_legal(request_id):
+        return _undecodable(request_id, Fault.ID)
+    if spec.State not in STATES:
+        return _undecodable(request_id, Fault.STATE)
+    resource_ids = _resource_ids(spec)
+    return AccessRequest(
+        id=request_id,
+        user=_name(spec.User),
+        roles=_names(spec.Roles[:ROLES]),
+        state=STATES[spec.State],
+        created=_time(spec.Created),
+        access_expires=_time(spec.Expires),
+        # Newer servers may leave the metadata's empty, older ones know no other.
+        request_expires=_time(spec.ResourceExpiry) or _time(message.Metadata.Expires),
+        request_reason=_reason(spec.RequestReason),
+        resolve_reason=_reason(spec.ResolveReason),
+        reviews=_reviews(spec.Reviews),
+        review_count=len(spec.Reviews),
+        suggested_reviewers=_names(spec.SuggestedReviewers[:SUGGESTED_REVIEWERS]),
+        resources=tuple(map(_resource, resource_ids[:RESOURCES])),
+        resource_count=len(resource_ids),
+        thresholds=tuple(
+            Threshold(name=_name(threshold.Name), approve=threshold.Approve, deny=threshold.Deny)
+            for threshold in spec.Thresholds[:THRESHOLDS]
+        ),
+        access_list=_name(spec.accessList.Title or spec.accessList.Name),
+    )
+
+
+def _is_legal(request_id: str) -> bool:
+    return LEGAL_ID.fullmatch(request_id) is not None
+
+
+def _undecodable(request_id: str, fault: Fault) -> Undecodable:
+    return Undecodable(_name(request_id), fault)
+
+
+def _resource_ids(spec: types_pb2.AccessRequestSpecV3) -> Sequence[types_pb2.ResourceID]:
+    """Where the newest form of the list is there it is the one that counts."""
+    return [access.id for access in spec.RequestedResourceAccessIDs] or spec.RequestedResourceIDs
+
+
+def _resource(resource: types_pb2.ResourceID) -> Resource:
+    return Resource(
+        cluster=_name(resource.ClusterName),
+        kind=_name(resource.Kind),
+        name=_name(resource.Name),
+        sub_resource=_name(resource.SubResourceName),
+    )
+
+
+def _reviews(reviews: Sequence[types_pb2.AccessReview]) -> tuple[Review, ...]:
+    """The newest ones, each with its place in Teleport's whole list."""
+    first = max(0, len(reviews) - REVIEWS)
+    return tuple(
+        Review(
+            position=position,
+            author=_name(review.Author),
+            proposed_state=STATES.get(review.ProposedState),
+            reason=_reason(review.Reason),
+            created=_time(review.Created),
+        )
+        for position, review in enumerate(reviews[first:], first + 1)
+    )
+
+
+def _time(timestamp: Timestamp) -> datetime | None:
+    """A time that was never set is absent, or year 1 (Go's zero time). What no calendar holds is no time either."""
+    try:
+        time = timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return None
+    # An absent message reads as the epoch, before which Teleport did not exist.
+    return time if timestamp.seconds > 0 else None
+
+
+def _reason(text: str) -> str:
+    return _cut(text, REASON_CHARACTERS)
+
+
+def _name(text: str) -> str:
+    return _cut(text, NAME_CHARACTERS)
+
+
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(_name, texts))
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - len(CUT)] + CUT

@@ -1,0 +1,159 @@
+"""Who we are to Teleport: the key, certificates and CAs of an identity file (tctl, tbot) or of a PEM trio."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+
+from shared.settings import TeleportSettings
+
+CLUSTER_OID = ObjectIdentifier("1.3.9999.1.7")
+"""Subject attribute in which Teleport writes the name of the cluster that issued a certificate."""
+
+RENEW = "write a new one with `tctl auth sign --user=USER --out=FILE`, or let tbot keep it fresh"
+
+
+class IdentityError(Exception):
+    """The credentials cannot be used: which file, what is wrong, what to do. Never contains key material."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Credentials as Teleport issued them. Two that are equal open the same doors."""
+
+    key: bytes = field(repr=False)
+    """PEM of the private key."""
+    certificates: bytes = field(repr=False)
+    """PEM of the client certificate and what its issuer added to it."""
+    authorities: bytes = field(repr=False)
+    """PEM of the host CAs: nothing else vouches for the Auth Service."""
+    user: str
+    roles: tuple[str, ...]
+    cluster: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+    source: str
+    """The file that holds the certificate, for messages."""
+
+    @classmethod
+    def load(cls, settings: TeleportSettings) -> "Identity":
+        """Read what `[teleport]` names. Raises `IdentityError` if it is missing, damaged or expired."""
+        identity = _from_file(settings.identity) if settings.identity else _from_trio(settings)
+        identity.ensure_valid(datetime.now(UTC))
+        return identity
+
+    def ensure_valid(self, now: datetime) -> None:
+        """Raise `IdentityError` if the certificate is not valid at `now`."""
+        whose = f"that of user {self.user!r}, issued by cluster {self.issuer!r}"
+        if now >= self.not_after:
+            ended = f"{self.not_after:%Y-%m-%d %H:%M:%S} UTC"
+            raise IdentityError(f"{self.source}: certificate expired: {whose}, ended {ended}; {RENEW}")
+        if now < self.not_before:
+            begins = f"{self.not_before:%Y-%m-%d %H:%M:%S} UTC"
+            raise IdentityError(f"{self.source}: certificate not valid yet: {whose}, begins {begins}; set the clock")
+
+
+def _from_file(path: Path) -> Identity:
+    """Read an identity file: of its PEM blocks the first is the key, the second the certificate, the others CAs."""
+    blocks = list(_pem_blocks(path))
+    if len(blocks) < 2:  # noqa: PLR2004 the two that every identity begins with
+        raise IdentityError(f"{path}: no identity file, it lacks a private key or a TLS certificate; {RENEW}")
+    if len(blocks) == 2:  # noqa: PLR2004 nothing follows those two
+        raise IdentityError(f"{path}: no CA certificate, so that the server cannot be verified; {RENEW}")
+    key, certificate, *authorities = blocks
+    return _identity(key, certificate, b"".join(authorities), key_path=path, certificate_path=path, ca_path=path)
+
+
+def _from_trio(settings: TeleportSettings) -> Identity:
+    if not (settings.client_key and settings.client_crt and settings.root_cas):
+        raise IdentityError("teleport: no credentials; set identity, or client_key, client_crt and root_cas")
+    key = b"".join(_pem_blocks(settings.client_key))
+    certificates = b"".join(_pem_blocks(settings.client_crt))
+    authorities = b"".join(_pem_blocks(settings.root_cas))
+    files = {settings.client_key: key, settings.client_crt: certificates, settings.root_cas: authorities}
+    for path, pem in files.items():
+        if not pem:
+            raise IdentityError(f"{path}: no PEM block; is it the right file?")
+    return _identity(
+        key,
+        certificates,
+        authorities,
+        key_path=settings.client_key,
+        certificate_path=settings.client_crt,
+        ca_path=settings.root_cas,
+    )
+
+
+def _pem_blocks(path: Path) -> Iterator[bytes]:
+    """Give each PEM block; lines outside of them (SSH certificates and CAs) are of no use to gRPC."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise IdentityError(f"{path}: {error.strerror}; it must exist and be readable by this process") from error
+    block: list[bytes] = []
+    for line in map(bytes.strip, lines):
+        starts = line.startswith(b"-----BEGIN ")
+        if starts and block:
+            break
+        if starts or block:
+            block.append(line)
+        if block and line.startswith(b"-----END "):
+            yield b"\n".join(block) + b"\n"
+            block = []
+    if block:
+        raise IdentityError(f"{path}: unterminated PEM block, the file is damaged or was read half written; {RENEW}")
+
+
+def _identity(
+    key: bytes, certificates: bytes, authorities: bytes, *, key_path: Path, certificate_path: Path, ca_path: Path
+) -> Identity:
+    leaf = _certificates(certificates, certificate_path)[0]
+    _certificates(authorities, ca_path)
+    if _public_half(key, key_path) != leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+        raise IdentityError(f"{key_path}: the private key does not belong to the certificate in {certificate_path}")
+    issuer = _first(leaf.issuer, NameOID.ORGANIZATION_NAME) or _first(leaf.issuer, NameOID.COMMON_NAME)
+    return Identity(
+        key=key,
+        certificates=certificates,
+        authorities=authorities,
+        user=_first(leaf.subject, NameOID.COMMON_NAME),
+        # All roles stand in one set, whose order means nothing.
+        roles=tuple(sorted(_texts(leaf.subject, NameOID.ORGANIZATION_NAME))),
+        cluster=_first(leaf.subject, CLUSTER_OID) or issuer,
+        issuer=issuer,
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        source=str(certificate_path),
+    )
+
+
+def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise IdentityError(f"{path}: a certificate in it cannot be read; {RENEW}") from error
+
+
+def _public_half(key: bytes, path: Path) -> bytes:
+    try:
+        private_key = load_pem_private_key(key, password=None)
+    except TypeError as error:
+        raise IdentityError(f"{path}: the private key has a passphrase, which Teleport's never have") from error
+    except (ValueError, UnsupportedAlgorithm):
+        # Without its cause: a parser's message might quote what it could not read.
+        raise IdentityError(f"{path}: the private key cannot be read; {RENEW}") from None
+    return private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _texts(name: x509.Name, oid: ObjectIdentifier) -> list[str]:
+    return [str(attribute.value) for attribute in name.get_attributes_for_oid(oid)]
+
+
+def _first(name: x509.Name, oid: ObjectIdentifier) -> str:
+    return next(iter(_texts(name, oid)), "")
