@@ -1,0 +1,1 @@
+"""Tests: `fundamentals` is the tutorial, one promise a test; the other folders say what they look at."""

@@ -1,0 +1,1 @@
+"""What others rely on or we rely on: wire formats, RQ's keys."""

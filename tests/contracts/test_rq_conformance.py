@@ -1,0 +1,172 @@
+"""At rest the mail queue looks as if RQ's own worker had run it.
+
+Stock jobs of the same ids are put and run by RQ itself; then the keyspaces are compared. Named exceptions: fields of
+ours in a job's hash, and no result stream for a mail that is tried later (it would cost 4.8 KB a mail).
+"""
+
+import json
+import re
+import zlib
+from base64 import b64decode
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from services.mailer.worker import MailWorker
+from shared.claimed import Claimed
+from shared.event_log import GROUP, EventReader
+from shared.mail import Dead, Delivered, Dropped, Later, Mail, Notice, Recipient, Verdict, Why
+from shared.mail_queue import layout, mailer_end
+from shared.mail_queue.layout import DESCRIPTION, TIMEOUT_SECONDS, rq_queue
+from shared.mail_queue.router_end import Commit, RouterEnd
+from shared.memory import RequestMemory
+from tests.contracts import stock_jobs
+from tests.counting import CountingMetrics
+
+OWN_FIELDS = {"thread", "request", "claim", "deaths", "attempts", "first_tried", "perhaps", "revived"}
+NO_JSON = "result"
+"""RQ keeps the `Retry` object that a job returned there, as a note that JSON cannot hold it."""
+
+MONTH = 30 * 24 * 3600
+PEOPLE = {name: Recipient(address=f"{name}@example.com", why=Why.DEFAULT) for name in ("ann", "bob", "cy", "dee")}
+VERDICTS: dict[str, Verdict] = {
+    "ann": Delivered("250 ok"),
+    "bob": Dead("refused", "550 no such user"),
+    "cy": Later(100, "deferred"),
+    "dee": Dropped("settled"),
+}
+STOCK: dict[str, Callable[[object], object]] = {
+    "ann": stock_jobs.deliver,
+    "bob": stock_jobs.refuse,
+    "cy": stock_jobs.defer,
+    "dee": stock_jobs.deliver,
+}
+
+
+def mail_to(name: str) -> Mail:
+    return Mail(request_id="r1", notice=Notice.parse("requested"), recipient=PEOPLE[name])
+
+
+def put_ours(redis: Redis) -> None:
+    EventReader(redis, "test").open()
+    mails = [mail_to(name) for name in PEOPLE]
+    RouterEnd(redis, GROUP).commit([Commit("1-1", "r1", "", RequestMemory(), mails)])
+
+
+class Verdicts:
+    """A mailroom that has made up its mind."""
+
+    async def deliver(self, claimed: Claimed, _still_held: Callable[[], bool], /) -> Verdict:
+        return VERDICTS[claimed.mail.recipient.address.partition("@")[0]]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def run_ours(redis: Redis, url: str) -> None:
+    MailWorker(redis, AsyncRedis.from_url(url), Verdicts(), CountingMetrics(), capacity=3).work(burst=True)
+
+
+def put_stock(redis: Redis) -> None:
+    queue = rq_queue(redis)
+    for name, function in STOCK.items():
+        queue.enqueue(
+            function,
+            mail_to(name).model_dump(mode="json"),
+            job_id=mail_to(name).id,
+            description=DESCRIPTION,
+            job_timeout=TIMEOUT_SECONDS,
+            result_ttl=0,
+            failure_ttl=MONTH,
+        )
+
+
+def run_stock(redis: Redis, _url: str) -> None:
+    SimpleWorker([rq_queue(redis)], connection=redis, serializer=JSONSerializer).work(burst=True, logging_level="ERROR")
+
+
+def keyspace(redis: Redis) -> dict[str, Any]:
+    """Every key of RQ's but those of workers, in a form that two runs have in common."""
+    keys = sorted(key.decode() for key in redis.scan_iter("rq:*", count=1000))
+    return {key: content(redis, key) for key in keys if not key.startswith(("rq:worker", "rq:clean"))}
+
+
+def content(redis: Any, key: str) -> tuple[str, str, Any]:
+    kind = redis.type(key).decode()
+    lifetime = redis.ttl(key)
+    readers: dict[str, Callable[[], Any]] = {
+        "hash": lambda: {
+            field.decode(): value_of(field.decode(), value)
+            for field, value in sorted(redis.hgetall(key).items())
+            if field.decode() not in OWN_FIELDS | {NO_JSON}
+        },
+        "zset": lambda: [
+            (member.decode(), rounded(score)) for member, score in redis.zrange(key, 0, -1, withscores=True)
+        ],
+        "set": lambda: sorted(member.decode() for member in redis.smembers(key)),
+        "list": lambda: [member.decode() for member in redis.lrange(key, 0, -1)],
+        "stream": lambda: [
+            {field.decode(): value_of(field.decode(), value) for field, value in fields.items()}
+            for _, fields in redis.xrange(key)
+        ],
+    }
+    return kind, "for ever" if lifetime == -1 else str(round(lifetime / 20)), readers[kind]()
+
+
+def rounded(score: float) -> float:
+    return round(score / 20)
+
+
+def value_of(field: str, value: bytes) -> str:
+    if field == "data":
+        with suppress(zlib.error):  # ours is not compressed, which RQ takes as well
+            value = zlib.decompress(value)
+        _function, instance, arguments, keywords = json.loads(value)
+        return json.dumps([instance, arguments, keywords])
+    if field == "exc_string":
+        return zlib.decompress(b64decode(value)).decode().splitlines()[-1].rpartition(": ")[2]
+    if field in {"execution_started_at", "execution_ended_at", "execution_id", "worker_name"}:
+        return "<set>" if value else ""
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "<time>", value.decode())
+
+
+@pytest.fixture
+def stock(redis: Redis, redis_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    put_stock(redis)
+    queued = keyspace(redis)
+    run_stock(redis, redis_url)
+    settled = keyspace(redis)
+    redis.flushall()
+    return queued, settled
+
+
+def test_jobs_in_the_queue_are_rq_jobs(stock: tuple[dict[str, Any], dict[str, Any]], redis: Redis) -> None:
+    put_ours(redis)
+    assert keyspace(redis) == stock[0]
+
+
+def test_settled_jobs_leave_what_rq_leaves(
+    stock: tuple[dict[str, Any], dict[str, Any]], redis: Redis, redis_url: str
+) -> None:
+    put_ours(redis)
+    run_ours(redis, redis_url)
+    expected = {key: value for key, value in stock[1].items() if key != f"rq:results:{mail_to('cy').id}"}
+    assert keyspace(redis) == expected
+
+
+def test_a_broken_script_is_caught(
+    stock: tuple[dict[str, Any], dict[str, Any]], redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> str:
+        return layout.script_source(name).replace("redis.call('ZADD', FAILED,", "redis.call('ZADD', SCHEDULED,")
+
+    monkeypatch.setattr(mailer_end, "script_source", broken)
+    put_ours(redis)
+    run_ours(redis, redis_url)
+    assert keyspace(redis)["rq:scheduled:mail"] != stock[1]["rq:scheduled:mail"]

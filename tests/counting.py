@@ -1,0 +1,34 @@
+"""What a worker counts, kept for assertions."""
+
+from collections import Counter
+
+from shared.claimed import Claimed
+from shared.mail import Verdict
+
+
+class CountingMetrics:
+    """The metrics of a worker in a test."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[str] = Counter()
+        self.lost = 0
+        self.left_by_the_dead = 0
+        self.redis_failures = 0
+
+    def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
+        """Count what became of a mail."""
+        assert accepted_at > 0
+        assert claimed is None or claimed.mail
+        self.verdicts[type(verdict).__name__.lower()] += 1
+
+    def recovered(self, jobs: int) -> None:
+        """Count jobs that dead or stock workers had left."""
+        self.left_by_the_dead += jobs
+
+    def claims_lost(self, jobs: int) -> None:
+        """Count mails whose claim was lost while they were in hand."""
+        self.lost += jobs
+
+    def redis_failed(self) -> None:
+        """Count a time that Redis did not do its part."""
+        self.redis_failures += 1

@@ -1,0 +1,1 @@
+"""Promises under failure: processes killed, servers gone, data lost."""

@@ -1,0 +1,1 @@
+"""One part against the real servers it talks to."""

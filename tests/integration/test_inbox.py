@@ -1,0 +1,139 @@
+"""The web inbox shows people, threads and mails, and gives hostile mails no room."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulators.inbox import Inbox, letter
+from simulators.mailbox import Mailbox
+from simulators.received import ReceivedMail, about, duplicates, threads
+
+ALICE, BOB = "alice@example.com", "bob@example.com"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def mail(
+    message_id: str, *references: str, recipient: str = ALICE, subject: str = "Request", html: str = ""
+) -> ReceivedMail:
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = subject, "mailer@example.com", recipient
+    message["X-Access-Mail-Event"] = "requested"
+    message["Message-ID"] = f"<{message_id}@x>"
+    if references:
+        message["References"] = " ".join(f"<{reference}@x>" for reference in references)
+    message.set_content("text of " + message_id)
+    if html:
+        message.add_alternative(html, subtype="html")
+    arrived = NOON + timedelta(seconds=len(message_id))
+    return ReceivedMail(
+        sender="", recipient=recipient, raw=message.as_bytes(), arrived=arrived, connection=1, tls=False
+    )
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    """A mailbox that need not listen."""
+    return Mailbox()
+
+
+@pytest.fixture
+def browser(mailbox: Mailbox) -> Iterator[httpx.Client]:
+    """Looks at its inbox."""
+    with Inbox(mailbox) as inbox, httpx.Client(base_url=inbox.url, timeout=5) as browser:
+        yield browser
+
+
+def test_people_threads_and_mails_can_be_walked_through(mailbox: Mailbox, browser: httpx.Client) -> None:
+    assert "No mail yet" in browser.get("/").text
+    mailbox.mails += [mail("r-1", "root"), mail("other", recipient=BOB, subject="Else"), mail("r-2", "root", "r-1")]
+    overview = browser.get("/").text
+    assert '<a href="/people/alice%40example.com"><span>alice@example.com</span><span class="soft">2</span>' in overview
+    assert overview.index(">Else<") < overview.index(">Request<"), "the newest thread comes first"
+    person = browser.get("/people/alice%40example.com").text
+    assert ">Request<" in person
+    assert ">Else<" not in person
+    thread = browser.get("/threads/0").text
+    assert thread.index("text of r-1") < thread.index("text of r-2")
+    assert "<th scope=row>X-Access-Mail-Event</th><td>requested</td>" in thread
+    assert browser.get("/mails/2").content == mailbox.mails[2].raw
+
+
+def test_programs_read_json(mailbox: Mailbox, browser: httpx.Client) -> None:
+    mailbox.mails.append(mail("r-1", "root", html="<p>hi"))
+    (found,) = browser.get("/mails.json").json()
+    assert (found["recipient"], found["message_id"], found["references"]) == (ALICE, "<r-1@x>", ["<root@x>"])
+    assert (found["text"], found["html"], browser.get("/count.json").json()) == ("text of r-1\n", "<p>hi\n", 1)
+
+
+@pytest.mark.parametrize("path", ["/threads/0", "/mails/0", "/mails/-1", "/mails/x", "/elsewhere"])
+def test_what_is_not_there_is_not_found(browser: httpx.Client, path: str) -> None:
+    assert browser.get(path).status_code == 404
+
+
+def test_no_script_of_a_mail_may_run(mailbox: Mailbox, browser: httpx.Client) -> None:
+    mailbox.mails.append(mail("r-1", html="<script>alert(1)</script>"))
+    reply = browser.get("/threads/0")
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert "unsafe-inline'; img-src" in reply.headers["content-security-policy"], "styles only"
+    assert browser.get("/mails/0").headers["content-type"].startswith("text/plain")
+    assert browser.get("/mails/0").headers["x-content-type-options"] == "nosniff"
+
+
+class Elements(HTMLParser):
+    """The elements and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.framed = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember it."""
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+        self.framed += dict(attrs).get("srcdoc") or ""
+
+
+hostile = st.text(st.sampled_from("<>\"'&/= \tscriptonload;é\u202e\x00"), max_size=60) | st.just(
+    "</pre></iframe><script>"
+)
+
+
+@given(subject=hostile, html=hostile, address=hostile)
+def test_hostile_text_adds_no_element_to_the_page(subject: str, html: str, address: str) -> None:
+    page, ordinary = Elements(), Elements()
+    page.feed(letter(mail("r-1", subject=subject.replace("\x00", ""), html=html + ".", recipient="x" + address), 0))
+    ordinary.feed(letter(mail("r-1", subject="Request", html="<p>."), 0))
+    assert page.found == ordinary.found
+    assert page.framed == (html + ".\n").replace("\r", "\n")
+
+
+def test_a_thread_shows_an_answer_after_what_it_answers() -> None:
+    late, early, second, alone = (
+        mail("r-3", "root", "r-1", "r-2"),
+        mail("r-1", "root"),
+        mail("r-2", "root", "r-1"),
+        mail("r-1", "root", recipient=BOB),
+    )
+    assert threads([late, early, second, alone]) == [[early, second, late], [alone]]
+
+
+def test_mails_that_refer_to_each_other_are_all_shown() -> None:
+    circle = [mail("a", "root", "b"), mail("b", "root", "a"), mail("c", "root", "c")]
+    assert {mail.message_id for mail in threads(circle)[0]} == {"<a@x>", "<b@x>", "<c@x>"}
+
+
+def test_mails_about_a_request_are_known_by_their_thread_even_if_a_relay_replaced_their_ids() -> None:
+    mails = [mail("r1-requested-h"), mail("ses", "r1-h"), mail("r12-requested-h"), mail("r1-denied-g", recipient=BOB)]
+    assert about(mails, "r1") == [mails[0], mails[1], mails[3]]
+    assert about(mails, "r1", BOB) == [mails[3]]
+
+
+def test_the_same_mail_to_two_people_is_no_duplicate() -> None:
+    assert duplicates([mail("a"), mail("a", recipient=BOB)]) == {}
+    assert duplicates([mail("a"), mail("a"), mail("a", recipient=BOB)]) == {("<a@x>", ALICE): 2}

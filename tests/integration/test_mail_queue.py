@@ -1,0 +1,361 @@
+"""The scripts of the mail queue, one rule a test, on a real Valkey."""
+
+import json
+import pickle
+import uuid
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from rq.registry import FailedJobRegistry
+
+from shared import keys
+from shared.claimed import Claimed
+from shared.event_log import GROUP, EventReader
+from shared.events import RequestState
+from shared.mail import Dead, Delivered, Dropped, Later, Mail, Outcome, Verdict
+from shared.mail_queue.layout import job_data, rq_queue
+from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
+from shared.mail_queue.router_end import Commit, RouterEnd
+from tests.mails import ANN, BOB, mail, memory, put
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+async def end(redis: Redis, redis_url: str) -> AsyncIterator[MailerEnd]:
+    async with AsyncRedis.from_url(redis_url) as connection:
+        yield mailer_end(connection, redis, "w1")
+
+
+def mailer_end(connection: AsyncRedis, redis: Redis, worker: str) -> MailerEnd:
+    key = f"rq:worker:{worker}"
+    return MailerEnd(connection, redis, worker=worker, worker_key=key, executions_key=f"{key}:executions")
+
+
+async def claim(end: MailerEnd, most: int = 10) -> list[Claimed]:
+    claimed = await end.claim([uuid.uuid4().hex for _ in range(most)])
+    assert all(isinstance(job, Claimed) for job in claimed)
+    return [job for job in claimed if isinstance(job, Claimed)]
+
+
+async def claim_one(end: MailerEnd, expected: Mail) -> Claimed:
+    (job,) = await claim(end)
+    assert job.mail == expected
+    return job
+
+
+async def settle(end: MailerEnd, job: Claimed, verdict: Verdict) -> int:
+    return await end.settle([Settlement(job.mail.id, job.execution, job.now, verdict)])
+
+
+async def end_claims(redis: Any) -> None:
+    """Let all claims' time be over."""
+    for entry in redis.zrange(keys.CLAIMS, 0, -1):
+        redis.zadd(keys.CLAIMS, {entry: 1.0})
+
+
+def receipt(redis: Redis, of: Mail) -> dict[str, str]:
+    fields: Any = redis.hgetall(keys.receipt(of.id))
+    return {key.decode(): value.decode() for key, value in fields.items()}
+
+
+def status(redis: Redis, of: Mail) -> str | None:
+    value: Any = redis.hget(f"rq:job:{of.id}", "status")
+    return value.decode() if value else None
+
+
+class TestPut:
+    async def test_a_mail_is_put_once(self, redis: Redis, end: MailerEnd) -> None:
+        assert put(redis, [mail("requested")]).created == 1
+        assert put(redis, [mail("requested")]).existed == 1
+        await claim_one(end, mail("requested"))
+
+    async def test_a_settled_mail_is_not_put_again(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, (await claim(end))[0], Delivered("250"))
+        assert put(redis, [mail("requested")]).existed == 1
+        assert await claim(end) == []
+
+    def test_an_outdated_revision_writes_nothing(self, redis: Redis) -> None:
+        put(redis, [mail("requested")])
+        stale = Commit("1-999", "r1", "not the revision", memory(RequestState.DENIED), [mail("denied")])
+        assert RouterEnd(redis, GROUP).commit([stale]) == [None]
+        assert status(redis, mail("denied")) is None
+        recalled = RouterEnd(redis, GROUP).recall(["r1"])["r1"].memory
+        assert recalled == memory().model_copy(update={"facts": recalled.facts if recalled else None})
+        assert recalled.facts.is_pending
+
+    def test_an_event_is_acknowledged_with_its_commit(self, redis: Redis) -> None:
+        reader = EventReader(redis, "c1")
+        reader.open()
+        entry = redis.xadd(keys.EVENTS, {"data": "{}"})
+        assert isinstance(entry, bytes)
+        assert len(reader.new(10, block_milliseconds=10)) == 1
+        RouterEnd(redis, GROUP).commit([Commit(entry.decode(), "r1", "", memory(), [])])
+        assert reader.own(10) == []
+
+    async def test_three_hundred_recipients_fit_into_one_commit(self, redis: Redis) -> None:
+        people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(300)]
+        assert put(redis, [mail("requested", person) for person in people]).created == 300
+        assert redis.llen("rq:queue:mail") == 300
+
+    def test_pending_requests_are_listed_until_they_end(self, redis: Redis) -> None:
+        put(redis, [mail("requested")])
+        assert redis.zrange(keys.OPEN, 0, -1) == [b"r1"]
+        put(redis, [mail("approved")], memory(RequestState.APPROVED))
+        assert redis.zrange(keys.OPEN, 0, -1) == []
+
+
+class TestThread:
+    async def test_a_later_mail_waits_for_the_one_before(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("reviewed-1"), mail("approved")])
+        for notice in ("requested", "reviewed-1", "approved"):
+            job = await claim_one(end, mail(notice))
+            assert await claim(end) == []
+            await settle(end, job, Delivered("250"))
+        assert await claim(end) == []
+
+    @pytest.mark.parametrize("verdict", [Dead("refused", "550"), Dropped("settled"), Delivered("250")])
+    async def test_whatever_becomes_of_the_head_the_next_one_comes(
+        self, redis: Redis, end: MailerEnd, verdict: Verdict
+    ) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        await settle(end, (await claim(end))[0], verdict)
+        await claim_one(end, mail("approved"))
+
+    async def test_threads_of_two_people_do_not_wait_for_each_other(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested", ANN), mail("requested", BOB), mail("approved", ANN)])
+        assert [job.mail for job in await claim(end)] == [mail("requested", ANN), mail("requested", BOB)]
+
+    async def test_a_mail_knows_whether_its_thread_was_announced(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested", ANN), mail("approved", ANN), mail("requested", BOB), mail("approved", BOB)])
+        ann, bob = await claim(end)
+        await settle(end, ann, Delivered("250"))
+        await settle(end, bob, Dead("refused", "550"))
+        assert {job.mail.recipient: job.announced for job in await claim(end)} == {ANN: True, BOB: False}
+
+    async def test_a_thread_whose_head_was_deleted_is_freed_by_the_sweep(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        redis.delete(f"rq:job:{mail('requested').id}")
+        assert await claim(end) == []
+        assert await end.sweep() == (1, 0)
+        await claim_one(end, mail("approved"))
+
+    async def test_a_canceled_mail_is_dropped_with_that_reason(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        job = rq_queue(redis).fetch_job(mail("requested").id)
+        assert job is not None
+        job.cancel()
+        await end.sweep()
+        assert receipt(redis, mail("requested"))["reason"] == "canceled"
+        await claim_one(end, mail("approved"))
+        job.delete()
+
+
+class TestClaim:
+    async def test_a_claimed_mail_brings_its_facts(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        assert job.facts is not None
+        assert job.facts.request is not None
+        assert job.facts.request.request_reason == "because"
+        assert (job.attempts, job.revived, job.perhaps, job.receipt, job.announced) == (0, False, False, None, False)
+
+    async def test_suspended_workers_take_nothing(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        redis.set("rq:suspended", 1)
+        assert await claim(end) == []
+        redis.delete("rq:suspended")
+        await claim_one(end, mail("requested"))
+
+    async def test_a_renewed_claim_is_held_and_a_lost_one_is_told(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested", ANN), mail("requested", BOB)])
+        ann, bob = await claim(end)
+        redis.zrem(keys.CLAIMS, f"{bob.mail.id}:{bob.execution}")
+        lost = await end.renew([(ann.mail.id, ann.execution), (bob.mail.id, bob.execution)])
+        assert lost == {bob.execution}
+
+    async def test_a_pickled_job_is_refused_unread(self, redis: Redis, end: MailerEnd) -> None:
+        bomb = pickle.dumps(("services.mailer.jobs.send_mail", None, [Explosive()], {}))
+        redis.hset("rq:job:bomb", mapping={"status": "queued", "origin": "mail", "data": zlib.compress(bomb)})
+        redis.rpush("rq:queue:mail", "bomb")
+        (job,) = await end.claim([uuid.uuid4().hex])
+        assert isinstance(job, Malformed)
+        assert "no mail in JSON" in job.error
+        await end.settle([Settlement(job.id, job.execution, job.now, Dead("malformed", job.error))])
+        assert FailedJobRegistry(queue=rq_queue(redis)).get_job_ids() == ["bomb"]
+
+    async def test_a_job_that_unpacks_to_gigabytes_is_refused(self, redis: Redis, end: MailerEnd) -> None:
+        redis.hset(
+            "rq:job:big", mapping={"status": "queued", "origin": "mail", "data": zlib.compress(b" " * 50_000_000)}
+        )
+        redis.rpush("rq:queue:mail", "big")
+        (job,) = await end.claim([uuid.uuid4().hex])
+        assert isinstance(job, Malformed)
+        await end.settle([Settlement(job.id, job.execution, job.now, Dead("malformed", job.error))])
+
+
+class Explosive:
+    """Unpickling it would fail the test."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("was unpickled",))
+
+
+class TestSettle:
+    async def test_a_receipt_tells_what_became_of_it(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Delivered("250 queued as 1"))
+        told = receipt(redis, mail("requested"))
+        assert (told["outcome"], told["detail"], told["attempts"], told["perhaps"]) == (
+            "delivered",
+            "250 queued as 1",
+            "1",
+            "0",
+        )
+        assert status(redis, mail("requested")) is None
+
+    async def test_later_is_counted_and_comes_due(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Later(0, "deferred"))
+        assert status(redis, mail("requested")) == "scheduled"
+        wait_for(lambda: redis.zrangebyscore("rq:scheduled:mail", "-inf", redis.time()[0]), "the pause is over")
+        assert await end.queue_due() == 1
+        assert (await claim_one(end, mail("requested"))).attempts == 1
+
+    async def test_a_pause_is_kept(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Later(60, "deferred"))
+        assert await end.queue_due() == 0
+
+    async def test_a_lost_claim_writes_the_receipt_and_nothing_else(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        late = await claim_one(end, mail("requested"))
+        await end_claims(redis)
+        await end.recover()
+        again = await claim_one(end, mail("requested"))
+        assert await settle(end, late, Later(60, "deferred")) == 1
+        assert status(redis, mail("requested")) == "started"
+        assert await settle(end, late, Delivered("250")) == 1
+        assert status(redis, mail("requested")) == "started"
+        assert await settle(end, again, Dead("refused", "550")) == 0
+        assert receipt(redis, mail("requested"))["outcome"] == "delivered"
+        assert status(redis, mail("requested")) is None
+
+    async def test_a_late_delivery_takes_its_mail_out_of_the_dead_letters(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        late = await claim_one(end, mail("requested"))
+        await end_claims(redis)
+        await end.recover()
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
+        await settle(end, late, Delivered("250"))
+        assert redis.zcard("rq:failed:mail") == 0
+        assert receipt(redis, mail("requested"))["outcome"] == "delivered"
+
+
+class TestDeath:
+    async def test_what_a_dead_worker_held_is_queued_again_and_perhaps_sent(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await claim_one(end, mail("requested"))
+        assert await end.recover() == 0, "the claim still lives"
+        await end_claims(redis)
+        assert await end.recover() == 1
+        assert (await claim_one(end, mail("requested"))).perhaps
+
+    async def test_a_mail_survives_three_deaths_in_a_row(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        for _ in range(DEATHS_SURVIVED + 1):
+            await claim_one(end, mail("requested"))
+            await end_claims(redis)
+            await end.recover()
+        assert [job.mail for job in await claim(end)] == []
+        assert receipt(redis, mail("requested"))["reason"] == "poison"
+        await claim_one(end, mail("approved"))
+
+    async def test_only_deaths_in_a_row_count(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        for _ in range(DEATHS_SURVIVED * 2):
+            await claim_one(end, mail("requested"))
+            await end_claims(redis)
+            await end.recover()
+            job = await claim_one(end, mail("requested"))
+            await end.release([(job.mail.id, job.execution)])
+        await claim_one(end, mail("requested"))
+
+    async def test_released_mails_go_back_to_the_head_in_their_order(self, redis: Redis, end: MailerEnd) -> None:
+        people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(4)]
+        put(redis, [mail("requested", person) for person in people])
+        first = await claim(end, 2)
+        assert await end.release([(job.mail.id, job.execution) for job in first]) == 2
+        again = await claim(end)
+        assert [job.mail.recipient for job in again] == people
+        assert not any(job.perhaps or job.attempts for job in again)
+
+    async def test_rq_info_after_a_death_fails_nothing(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await claim_one(end, mail("requested"))
+        await end_claims(redis)
+        queue = rq_queue(redis)
+        assert queue.started_job_registry.count == 1
+        assert queue.failed_job_registry.count == 0
+        await end.recover()
+        await claim_one(end, mail("requested"))
+
+
+class TestDeadLetters:
+    async def test_a_requeued_dead_letter_starts_afresh(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Later(0, "deferred"))
+        redis.zadd("rq:scheduled:mail", {mail("requested").id: 1})
+        await end.queue_due()
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550 no such user"))
+        assert receipt(redis, mail("requested"))["attempts"] == "2"
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        job = await claim_one(end, mail("requested"))
+        assert (job.revived, job.attempts) == (True, 0)
+        assert job.receipt is not None
+        assert job.receipt.outcome is Outcome.DEAD
+        await settle(end, job, Later(0, "deferred"))
+        redis.zadd("rq:scheduled:mail", {mail("requested").id: 1})
+        await end.queue_due()
+        job = await claim_one(end, mail("requested"))
+        assert (job.revived, job.attempts) == (True, 1)
+        await settle(end, job, Delivered("250"))
+        assert receipt(redis, mail("requested"))["outcome"] == "delivered"
+
+    async def test_a_replayed_letter_waits_for_its_turn(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
+        approved = await claim_one(end, mail("approved"))
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        assert await claim(end) == []
+        assert status(redis, mail("requested")) == "deferred"
+        await settle(end, approved, Dropped("never_announced"))
+        assert (await claim_one(end, mail("requested"))).revived
+
+    async def test_what_a_stock_worker_failed_is_put_back(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        queue = rq_queue(redis)
+        job = queue.fetch_job(mail("requested").id)
+        assert job is not None
+        redis.lpop("rq:queue:mail")
+        queue.failed_job_registry.add(job, ttl=1000, exc_string="by a stock worker")
+        redis.hset(f"rq:job:{job.id}", "status", "failed")
+        assert await end.sweep() == (0, 1)
+        again = await claim_one(end, mail("requested"))
+        assert not again.revived
+
+    async def test_our_own_dead_letters_stay_dead(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
+        assert await end.sweep() == (0, 0)
+        assert status(redis, mail("requested")) == "failed"
+
+
+def test_job_data_is_what_rq_reads() -> None:
+    function, instance, arguments, keywords = json.loads(job_data(mail("requested")))
+    assert (function, instance, keywords) == ("services.mailer.jobs.send_mail", None, {})
+    assert Mail.model_validate(arguments[0]) == mail("requested")

@@ -1,0 +1,205 @@
+"""The router on a real Valkey: events in, mail jobs out, whatever order routers take them in."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis import Redis
+
+from services.router.service import Router
+from services.router.settings import RouterConfiguration
+from shared import keys
+from shared.event_log import EventReader
+from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
+from tests.waiting import wait_for
+
+CONFIGURATION = RouterConfiguration(
+    role_map={"editor": ("ann@example.com", "Bob@Example.COM"), "*": ("all@example.com",)},
+    message_id_domain="example.com",
+)
+Event = RequestChanged | RequestGone
+
+
+def changed(
+    request_id: str,
+    state: RequestState = RequestState.PENDING,
+    *,
+    reviews: int = 0,
+    roles: tuple[str, ...] = ("editor",),
+    suggested: tuple[str, ...] = (),
+) -> RequestChanged:
+    now = datetime.now(UTC)
+    return RequestChanged(
+        cluster=Cluster(name="c"),
+        request=AccessRequest(
+            id=request_id,
+            user="alice",
+            roles=roles,
+            state=state,
+            created=now,
+            request_expires=now + timedelta(hours=1),
+            reviews=tuple(Review(position=n, author="r", proposed_state=None) for n in range(1, reviews + 1)),
+            review_count=reviews,
+            suggested_reviewers=suggested,
+        ),
+    )
+
+
+def append(redis: Redis, events: Sequence[Event]) -> None:
+    with redis.pipeline() as pipeline:
+        for event in events:
+            pipeline.xadd(keys.EVENTS, {"data": event.model_dump_json()})
+        pipeline.execute()
+
+
+@contextmanager
+def running(*routers: Router) -> Iterator[None]:
+    threads = [threading.Thread(target=router.run) for router in routers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for router in routers:
+            router.stop()
+        for thread in threads:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def new_router(redis_url: str) -> Iterator[Callable[[], Router]]:
+    clients = []
+
+    def make() -> Router:
+        clients.append(Redis.from_url(redis_url, socket_timeout=5))
+        return Router(clients[-1], CONFIGURATION, CollectorRegistry())
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def jobs(redis: Any) -> set[str]:
+    return {key.decode().removeprefix("rq:job:") for key in redis.scan_iter("rq:job:*", count=10_000)}
+
+
+def notices(redis: Any) -> list[str]:
+    """What the jobs tell, without ids."""
+    return sorted(job.split("-", 1)[1].rpartition("-")[0] for job in jobs(redis))
+
+
+def routed(redis: Any) -> bool:
+    """Has every entry been read and acknowledged?"""
+    groups = redis.xinfo_groups(keys.EVENTS)
+    last = redis.xinfo_stream(keys.EVENTS)["last-generated-id"]
+    return all(group["last-delivered-id"] == last and group["pending"] == 0 for group in groups) and bool(groups)
+
+
+def wait_until_routed(redis: Redis) -> None:
+    wait_for(lambda: redis.exists(keys.EVENTS) and routed(redis), "all events are routed")
+
+
+def test_a_request_becomes_one_mail_for_each_recipient(redis: Redis, new_router: Callable[[], Router]) -> None:
+    with running(new_router()):
+        append(
+            redis, [changed("r1", roles=("editor", "dba"), suggested=("ann@example.com", "eve@example.com", "dave"))]
+        )
+        wait_until_routed(redis)
+    assert notices(redis) == ["requested"] * 4  # ann and bob for editor, all for dba, eve; ann is not told twice
+
+
+def test_the_whole_story_is_told_to_those_who_heard_its_beginning(
+    redis: Redis, new_router: Callable[[], Router]
+) -> None:
+    with running(new_router()):
+        append(
+            redis,
+            [
+                changed("r1"),
+                changed("r1", reviews=1),
+                changed("r1", RequestState.APPROVED, reviews=2, roles=("something-else",)),
+                RequestGone(request_id="r1"),
+            ],
+        )
+        wait_until_routed(redis)
+    assert notices(redis) == sorted(["requested", "reviewed-1", "reviewed-2", "approved"] * 2)
+
+
+def test_events_of_before_the_router_are_routed(redis: Redis, new_router: Callable[[], Router]) -> None:
+    append(redis, [changed("r1")])
+    with running(new_router()):
+        wait_until_routed(redis)
+    assert notices(redis) == ["requested"] * 2
+
+
+def test_an_undecodable_entry_is_a_dead_letter_and_blocks_nobody(
+    redis: Redis, new_router: Callable[[], Router]
+) -> None:
+    redis.xadd(keys.EVENTS, {"data": "{no json"})
+    redis.xadd(keys.EVENTS, {"data": '{"v": 2, "type": "request_gone", "request_id": "r0"}'})
+    append(redis, [changed("r1")])
+    with running(new_router()):
+        wait_until_routed(redis)
+    assert notices(redis) == ["requested"] * 2
+    assert redis.xlen(keys.DEAD) == 2
+
+
+def test_what_a_dead_router_held_is_taken_over(redis: Redis, new_router: Callable[[], Router]) -> None:
+    dead = EventReader(redis, "a router that died")
+    dead.open()
+    append(redis, [changed("r1"), changed("r2")])
+    assert len(dead.new(10, block_milliseconds=10)) == 2
+    with running(new_router()):
+        append(redis, [changed("r1", RequestState.APPROVED), changed("r3")])
+        wait_for(lambda: "requested" in "".join(notices(redis)), "requests that nobody held are routed at once")
+        wait_until_routed(redis)
+    assert notices(redis) == sorted(["approved"] * 2 + ["requested"] * 6)
+
+
+def test_redis_lost_is_started_again_from_nothing(redis: Redis, new_router: Callable[[], Router]) -> None:
+    with running(router := new_router()):
+        append(redis, [changed("r1")])
+        wait_until_routed(redis)
+        redis.flushall()
+        append(redis, [changed("r2")])
+        wait_for(lambda: jobs(redis), "the group exists again and events are routed")
+        wait_for(lambda: router.ready() is None, "the router is ready again")
+
+
+@pytest.mark.parametrize("routers", [1, 3])
+def test_many_routers_make_the_same_mails_as_one(redis: Redis, new_router: Callable[[], Router], routers: int) -> None:
+    requests = 150
+    with running(*(new_router() for _ in range(routers))):
+        for n in range(requests):
+            append(redis, [changed(f"r{n}")])
+            append(redis, [changed(f"r{n}", reviews=1), changed(f"r{n}", reviews=2)])
+            append(redis, [changed(f"r{n}", RequestState.APPROVED, reviews=2)])
+        wait_until_routed(redis)
+    expected = ["requested", "reviewed-1", "reviewed-2", "approved"] * 2 * requests
+    assert notices(redis) == sorted(expected)
+    for n in range(requests):
+        for thread in redis.scan_iter(f"{keys.THREAD_PREFIX}r{n}-*", count=10_000):
+            order = [entry.decode().split("-", 1)[1].rpartition("-")[0] for entry in redis.lrange(thread, 0, -1)]  # type: ignore[union-attr]  # redis-py's replies
+            assert order == ["requested", "reviewed-1", "reviewed-2", "approved"]
+
+
+def test_what_all_have_read_is_trimmed(redis: Redis, new_router: Callable[[], Router]) -> None:
+    with running(new_router()):
+        append(redis, [changed(f"r{n}") for n in range(300)])
+        wait_until_routed(redis)
+        wait_for(lambda: redis.xlen(keys.EVENTS) == 0, "the stream is trimmed")
+
+
+def test_a_hostile_request_does_not_swell_redis(redis: Redis, new_router: Callable[[], Router]) -> None:
+    reviewers = tuple(f"p{n}@example.com" for n in range(300))
+    with running(new_router()):
+        append(redis, [changed("r1", suggested=reviewers)])
+        wait_until_routed(redis)
+    assert redis.llen("rq:queue:mail") == 302
+    used: Any = [redis.memory_usage(key) for key in redis.scan_iter("rq:job:*", count=1000)]
+    assert max(used) <= 2048

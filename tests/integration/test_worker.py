@@ -1,0 +1,196 @@
+"""The mail worker: concurrent, an RQ worker to everyone who looks, gentle when it ends."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from rq import Worker
+
+from services.mailer.worker import MailWorker
+from shared import keys
+from shared.claimed import Claimed
+from shared.mail import Delivered, Verdict
+from shared.mail_queue.layout import rq_queue
+from tests.counting import CountingMetrics
+from tests.mails import ANN, mail, put
+from tests.waiting import wait_for
+
+RQ = Path(sys.executable).with_name("rq")
+
+
+class Gate:
+    """A mailroom that takes mails in hand and finishes them when it is opened."""
+
+    def __init__(self) -> None:
+        self.in_hand: list[str] = []
+        self.held: list[Callable[[], bool]] = []
+        self._open = threading.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def deliver(self, claimed: Claimed, still_held: Callable[[], bool], /) -> Verdict:
+        self.in_hand.append(claimed.mail.id)
+        self.held.append(still_held)
+        await asyncio.to_thread(self._open.wait, 20)
+        return Delivered("250")
+
+    async def close(self) -> None:
+        self.open()
+
+
+class Running:
+    """A worker in a thread of its own."""
+
+    def __init__(self, url: str, gate: Gate, capacity: int) -> None:
+        self.redis = Redis.from_url(url)
+        self.metrics = CountingMetrics()
+        self.worker = MailWorker(self.redis, AsyncRedis.from_url(url), gate, self.metrics, capacity)
+        self.thread = threading.Thread(target=self.worker.work)
+
+    def end(self) -> None:
+        self.worker.stop()
+        self.thread.join(timeout=20)
+        assert not self.thread.is_alive()
+        self.redis.close()
+
+
+@contextmanager
+def working(url: str, gate: Gate, capacity: int = 10) -> Iterator[Running]:
+    running = Running(url, gate, capacity)
+    running.thread.start()
+    try:
+        wait_for(lambda: running.worker.trouble is None, "the worker is ready")
+        yield running
+    finally:
+        gate.open()
+        running.end()
+
+
+def put_many(redis: Redis, number: int) -> None:
+    people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
+    put(redis, [mail("requested", person) for person in people])
+
+
+def delivered(redis: Any) -> int:
+    return sum(redis.hget(key, "outcome") == b"delivered" for key in redis.scan_iter(f"{keys.RECEIPT_PREFIX}*"))
+
+
+def test_mails_are_sent_side_by_side_up_to_the_capacity(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 25)
+    with working(redis_url, gate := Gate(), capacity=10):
+        wait_for(lambda: len(gate.in_hand) == 10, "ten mails are in hand")
+        assert redis.llen("rq:queue:mail") == 15
+        gate.open()
+        wait_for(lambda: delivered(redis) == 25, "all are delivered")
+
+
+def test_a_new_mail_is_sent_at_once(redis: Redis, redis_url: str) -> None:
+    gate = Gate()
+    gate.open()
+    with working(redis_url, gate):
+        wait_for(lambda: redis.hget(next(redis.scan_iter("rq:worker:mailer-*")), "state") == b"idle", "it is idle")
+        put_many(redis, 1)
+        wait_for(lambda: delivered(redis) == 1, "the mail is delivered", timeout=0.9)
+
+
+def test_stopping_finishes_what_is_in_hand_and_leaves_the_rest(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 25)
+    with working(redis_url, gate := Gate(), capacity=10) as running:
+        wait_for(lambda: len(gate.in_hand) == 10, "ten mails are in hand")
+        running.worker.stop()
+        gate.open()
+        running.thread.join(timeout=20)
+    assert delivered(redis) == 10
+    assert redis.llen("rq:queue:mail") == 15
+    assert redis.zcard(keys.CLAIMS) == 0
+    assert not list(redis.scan_iter("rq:worker:*:executions"))
+
+
+def test_stopping_twice_puts_back_what_is_in_hand(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 5)
+    with working(redis_url, gate := Gate()) as running:
+        wait_for(lambda: len(gate.in_hand) == 5, "five mails are in hand")
+        running.worker.stop()
+        running.worker.stop()
+        wait_for(lambda: redis.llen("rq:queue:mail") == 5, "all are queued again")
+    assert delivered(redis) == 0
+
+
+def test_rq_sees_a_worker_like_its_own(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 3)
+    with working(redis_url, gate := Gate()):
+        wait_for(lambda: len(gate.in_hand) == 3, "three mails are in hand")
+        (worker,) = Worker.all(queue=rq_queue(redis))
+        assert worker.get_state() == "busy"
+        assert worker.current_execution_count == 3
+        assert {execution.job_id for execution in worker.get_current_executions()} == set(gate.in_hand)
+        assert rq_queue(redis).started_job_registry.count == 3
+    assert Worker.all(queue=rq_queue(redis)) == []
+
+
+def test_a_worker_registers_again_after_redis_has_lost_its_data(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mailer.worker.HEARTBEAT_SECONDS", 0.1)
+    gate = Gate()
+    gate.open()
+    with working(redis_url, gate):
+        redis.flushall()
+        wait_for(lambda: len(Worker.all(queue=rq_queue(redis))) == 1, "the worker is registered again")
+        put_many(redis, 1)
+        wait_for(lambda: delivered(redis) == 1, "it works")
+
+
+def test_a_lost_claim_is_not_sent(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.mailer.worker.RENEW_SECONDS", 0.1)
+    put_many(redis, 1)
+    with working(redis_url, gate := Gate()):
+        wait_for(lambda: gate.held, "the mail is in hand")
+        assert gate.held[0]()
+        redis.delete(keys.CLAIMS)
+        wait_for(lambda: not gate.held[0](), "the worker knows that it has lost the claim")
+
+
+def test_a_fault_of_ours_is_a_dead_letter_and_stops_nobody(redis: Redis, redis_url: str) -> None:
+    class Faulty(Gate):
+        async def deliver(self, claimed: Claimed, still_held: Callable[[], bool], /) -> Verdict:
+            if claimed.mail == mail("requested", ANN):
+                raise ZeroDivisionError
+            return await super().deliver(claimed, still_held)
+
+    put(redis, [mail("requested", ANN)])
+    put_many(redis, 3)
+    gate = Faulty()
+    gate.open()
+    with working(redis_url, gate):
+        wait_for(lambda: delivered(redis) == 3, "the others are delivered")
+        wait_for(
+            lambda: redis.hget(keys.receipt(mail("requested", ANN).id), "reason") == b"internal_error", "it is dead"
+        )
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_stock_worker_loses_nothing_and_says_what_to_run(
+    redis: Redis, redis_url: str, serializer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mailer.worker.SWEEP_SECONDS", 0.1)
+    put_many(redis, 3)
+    command = [str(RQ), "worker", "--burst", "--serializer", serializer, "--url", redis_url, "mail"]
+    stock = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert "access-mail start --service mailer" in stock.stdout + stock.stderr
+    assert rq_queue(redis).failed_job_registry.count == 3
+    gate = Gate()
+    gate.open()
+    with working(redis_url, gate) as running:
+        wait_for(lambda: delivered(redis) == 3, "all are delivered by the mailer")
+        assert running.metrics.left_by_the_dead == 3

@@ -1,0 +1,316 @@
+"""What mails say: all facts of the request, and nothing that a stranger's text could make of them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.mailer.mime import Letter, Mailbox, write
+from services.mailer.render import Renderer
+from shared.events import AccessRequest, Cluster, RequestState, Resource, Review, Threshold
+from shared.mail import Recipient, Why
+from shared.memory import RequestFacts
+from tests.claimed_mails import BOB, CLAIMED_AT, CREATED, REQUEST_ID, REVIEWS, facts, mail
+
+RENDERER = Renderer(Mailbox("Teleport access", "access@example.com"), "example.com")
+CLIPPED_BY_GMAIL = 102_400
+NOW = CLAIMED_AT.timestamp()
+
+LINK = f"https://teleport.example.com/web/requests/{REQUEST_ID}"
+TSH = (f"tsh request review --approve {REQUEST_ID}", f"tsh request review --deny {REQUEST_ID}")
+
+
+def render(notice: str = "requested", known: RequestFacts | None = None, recipient: Recipient = BOB) -> Letter:
+    return RENDERER.render(mail(notice, recipient), known or facts(), NOW)
+
+
+class Html(HTMLParser):
+    """What a reader sees of it, and what tags and links it has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.seen.append(" " if tag in {"br", "td", "p"} else "")
+
+    def handle_data(self, data: str) -> None:
+        self.seen.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.seen).split())
+
+    @property
+    def links(self) -> list[str | None]:
+        return [attributes.get("href") for tag, attributes in self.tags if tag == "a"]
+
+
+def texts(letter: Letter) -> tuple[str, str]:
+    """Both parts, as their readers see them."""
+    return " ".join(letter.text.split()), Html(letter.html).text
+
+
+REQUESTED = ("⏳ PENDING", REQUEST_ID, "prod", "alice", "editor, db-admin", "The billing job hangs", "node ip-10-0-0-1")
+TIMES = (
+    "2026-11-24 14:03 UTC",
+    "2026-11-24 22:03 UTC (8 hours)",
+    "2026-11-24 15:03 UTC (1 hour after this mail)",
+    "0 of 2 approvals",
+)
+
+
+@pytest.mark.parametrize("fact", [*REQUESTED, *TIMES, *TSH])
+def test_a_request_states_every_fact_in_both_parts(fact: str) -> None:
+    assert all(fact in text for text in texts(render()))
+
+
+def test_it_links_to_the_web_ui_and_to_nothing_else() -> None:
+    letter = render(
+        known=facts(request_reason="see https://evil.example/ and <a href='https://evil.example/'>this</a>")
+    )
+    assert Html(letter.html).links == [LINK]
+    assert LINK in letter.text.split()
+
+
+def test_the_link_keeps_a_port_that_is_not_443() -> None:
+    cluster = Cluster(name="prod", proxy_public_addr="teleport.example.com:3080", reviews_in_web=True)
+    assert f"https://teleport.example.com:3080/web/requests/{REQUEST_ID}" in render(known=facts(cluster=cluster)).text
+
+
+def test_without_reviews_in_the_web_ui_there_are_the_commands_alone() -> None:
+    cluster = Cluster(name="prod", proxy_public_addr="teleport.example.com:443")
+    letter = render(known=facts(cluster=cluster))
+    assert Html(letter.html).links == []
+    assert all(command in text for command in TSH for text in texts(letter))
+
+
+@pytest.mark.parametrize("fact", ["dave denies the access request of alice", "❌ DENIED by dave", "not on a Friday"])
+def test_a_review_states_who_when_what_and_why(fact: str) -> None:
+    for text in texts(render("reviewed-2", facts(reviews=REVIEWS))):
+        assert fact in text
+        assert "2026-11-24 14:03 UTC" in text
+        assert "1 of 2 approvals, 1 denial" in text
+        assert "Other reviews" in text
+        assert "✅ APPROVED by carol" in text
+
+
+def test_a_review_of_a_state_that_is_not_known_is_told_as_such() -> None:
+    review = Review(position=1, author="carol", proposed_state=None)
+    assert "❔ UNKNOWN by carol" in render("reviewed-1", facts(reviews=(review,))).text
+
+
+@pytest.mark.parametrize(
+    ("notice", "state", "status", "headline"),
+    [
+        ("approved", RequestState.APPROVED, "✅ APPROVED", "The access request of alice is approved"),
+        ("denied", RequestState.DENIED, "❌ DENIED", "The access request of alice is denied"),
+        (
+            "promoted",
+            RequestState.PROMOTED,
+            "✅ PROMOTED",
+            "The access request of alice is promoted to the access list On call",
+        ),
+    ],
+)
+def test_a_resolution_states_status_reason_and_reviews(
+    notice: str, state: RequestState, status: str, headline: str
+) -> None:
+    known = facts(state=state, resolve_reason="as agreed", reviews=REVIEWS, access_list="On call")
+    for text in texts(render(notice, known)):
+        assert all(fact in text for fact in (status, headline, "as agreed", "carol", "dave", "The billing job hangs"))
+        assert "tsh request" not in text
+        assert LINK in (*text.split(), *Html(render(notice, known).html).links)
+
+
+def test_an_end_without_a_decision_says_so() -> None:
+    for text in texts(render("expired", facts(gone=True))):
+        assert "⌛ EXPIRED" in text
+        assert "it expired or was deleted" in text
+        assert "Review by" not in text
+
+
+def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
+    letter = render("expired", RequestFacts(gone=True))
+    assert letter.subject == f"Re: Access request {REQUEST_ID}"
+    assert all("⌛ EXPIRED" in text and REQUEST_ID in text for text in texts(letter))
+
+
+@pytest.mark.parametrize(
+    ("recipient", "sentence", "mark"),
+    [
+        (BOB, "you are a recipient of requests for the role editor", "role:editor"),
+        (Recipient(address="b@example.com", why=Why.DEFAULT), "you are a default recipient", "default"),
+        (
+            Recipient(address="b@example.com", why=Why.SUGGESTED_REVIEWER),
+            "alice suggested you as a reviewer",
+            "suggested-reviewer",
+        ),
+    ],
+)
+def test_it_says_why_one_gets_it(recipient: Recipient, sentence: str, mark: str) -> None:
+    letter = render(recipient=recipient)
+    assert all(f"You get this mail because {sentence}" in text for text in texts(letter))
+    assert ("X-Access-Mail-Reason", mark) in letter.marks
+
+
+def test_all_mails_of_a_thread_share_a_subject_and_refer_to_its_root_and_first_mail() -> None:
+    first, later = render(), render("approved", facts(state=RequestState.APPROVED))
+    thread = f"{REQUEST_ID}-{BOB.hash}@example.com"
+    assert first.subject == f"Access request {REQUEST_ID} on prod"
+    assert later.subject == f"Re: {first.subject}"
+    assert first.references == (thread,)
+    assert later.references == (thread, first.message_id)
+    assert first.message_id == f"{REQUEST_ID}-requested-{BOB.hash}@example.com"
+    assert later.message_id == f"{REQUEST_ID}-approved-{BOB.hash}@example.com"
+
+
+def test_a_thread_keeps_the_domain_that_it_began_with() -> None:
+    known = facts().model_copy(update={"message_id_domain": "old.example"})
+    letter = render("approved", known)
+    assert {identifier.rpartition("@")[2] for identifier in (letter.message_id, *letter.references)} == {"old.example"}
+
+
+def test_machines_are_told_what_it_is() -> None:
+    letter = render("reviewed-2", facts(reviews=REVIEWS))
+    assert dict(letter.marks) == {
+        "Auto-Submitted": "auto-generated",
+        "X-Auto-Response-Suppress": "OOF, AutoReply, DR, RN, NRN",
+        "X-Access-Mail-Request": REQUEST_ID,
+        "X-Access-Mail-Notice": "reviewed-2",
+        "X-Access-Mail-Reason": "role:editor",
+    }
+    assert letter.list_id == "access-requests.prod.example.com"
+
+
+def test_the_same_facts_at_the_same_time_give_the_same_letter() -> None:
+    assert render() == render()
+    assert render().date == datetime(2026, 11, 24, 14, 3, 30, tzinfo=UTC)
+
+
+def test_a_reason_is_quoted_line_by_line_without_what_deceives_the_eye() -> None:
+    letter = render(known=facts(request_reason="Please\r\n\r\n\r\n\r\n-- \napprove \u202e fdp.exe\x00\x1b[31m"))
+    assert "Reason, in the words of alice:\n> Please\n>\n> --\n> approve  fdp.exe[31m\n" in letter.text
+
+
+def test_a_long_list_of_resources_is_cut_and_counted() -> None:
+    resources = tuple(Resource(cluster="leaf", kind="db", name=f"pg-{number}") for number in range(50))
+    for text in texts(render(known=facts(resources=resources, resource_count=143))):
+        assert "db pg-9 on leaf … and 133 more" in text
+        assert "pg-10" not in text
+
+
+def test_several_thresholds_are_named_for_which_counts_is_not_known() -> None:
+    thresholds = (Threshold(name="default", approve=1, deny=1), Threshold(name="strict", approve=2))
+    text = render(known=facts(thresholds=thresholds, reviews=REVIEWS[:1])).text
+    assert "1 approval, 0 denials" in text
+    assert "default: settled by 1 approval or 1 denial" in text
+    assert "strict: settled by 2 approvals" in text
+
+
+def test_html_fits_every_client_and_loads_nothing() -> None:
+    html = render("reviewed-2", facts(reviews=REVIEWS, resolve_reason="x")).html
+    parsed = Html(html)
+    assert ("html", {"lang": "en"}) in parsed.tags
+    assert not {"img", "script", "link", "iframe", "form"}.intersection(tag for tag, _ in parsed.tags)
+    assert "url(" not in html
+    assert "prefers-color-scheme: dark" in html
+    layout = [attributes for tag, attributes in parsed.tags if tag == "table" and attributes.get("width")]
+    assert layout
+    assert all(attributes["role"] == "presentation" for attributes in layout)
+
+
+def test_the_largest_mail_is_not_clipped() -> None:
+    name, reason = "<" * 256, "&\n" * 1000
+    reviews = tuple(
+        Review(position=number, author=name, proposed_state=RequestState.DENIED, reason="'" * 2000, created=CREATED)
+        for number in range(1, 21)
+    )
+    resource = Resource(cluster=name, kind=name, name=name, sub_resource=name)
+    known = facts(
+        user=name,
+        roles=(name,) * 100,
+        request_reason="'" * 2000,
+        resolve_reason=reason,
+        reviews=reviews,
+        resources=(resource,) * 50,
+        resource_count=5000,
+        thresholds=(Threshold(name=name, approve=9, deny=9),) * 20,
+        access_list=name,
+        state=RequestState.PROMOTED,
+    )
+    for notice in ("reviewed-20", "promoted"):
+        assert len(render(notice, known).html.encode()) < CLIPPED_BY_GMAIL
+
+
+hostile = st.one_of(
+    st.text(),
+    st.text(alphabet="\r\n\t\0\x0b\x85\u2028\u202e\u2066\u200f\ud800<>&'\"=?{}%@ ab", max_size=80),
+    st.sampled_from(
+        ["\r\nBcc: eve@example.com\r\n", "</td><script>alert(1)</script>", "{{ 7 * 7 }}", "=?utf-8?q?=0A?="]
+    ),
+)
+
+requests = st.builds(
+    AccessRequest,
+    id=st.just(REQUEST_ID),
+    user=hostile,
+    roles=st.lists(hostile, max_size=3).map(tuple),
+    state=st.sampled_from(RequestState),
+    created=st.none() | st.just(CREATED),
+    access_expires=st.none() | st.just(CREATED + timedelta(days=3, minutes=1)),
+    request_expires=st.none() | st.just(CREATED),
+    request_reason=hostile,
+    resolve_reason=hostile,
+    reviews=st.lists(
+        st.builds(
+            Review,
+            position=st.just(1),
+            author=hostile,
+            proposed_state=st.none() | st.sampled_from(RequestState),
+            reason=hostile,
+            created=st.none() | st.just(CREATED),
+        ),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+    review_count=st.integers(min_value=0, max_value=99),
+    resources=st.lists(
+        st.builds(Resource, cluster=hostile, kind=hostile, name=hostile, sub_resource=hostile), max_size=2
+    ).map(tuple),
+    resource_count=st.integers(min_value=0, max_value=99),
+    thresholds=st.lists(
+        st.builds(Threshold, name=hostile, approve=st.integers(0, 3), deny=st.integers(0, 3)), max_size=2
+    ).map(tuple),
+    access_list=hostile,
+)
+clusters = st.builds(Cluster, name=hostile, proxy_public_addr=hostile, reviews_in_web=st.booleans())
+recipients = st.builds(Recipient, address=st.just("bob@example.com"), why=st.sampled_from(Why), role=hostile)
+notices = st.sampled_from(["requested", "reviewed-1", "approved", "denied", "promoted", "expired"])
+
+DECEIVING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200e\u200f\ud800-\udfff]")
+TAGS = Html(render("reviewed-2", facts(reviews=REVIEWS, request_reason="two\nlines")).html).tags
+
+
+@given(notices, requests, clusters, recipients, st.booleans())
+def test_no_text_breaks_a_mail(
+    notice: str,
+    request: AccessRequest,
+    cluster: Cluster,
+    recipient: Recipient,
+    gone: bool,  # noqa: FBT001 # drawn
+) -> None:
+    letter = render(notice, RequestFacts(request=request, cluster=cluster, gone=gone), recipient)
+    write(letter)
+    assert not DECEIVING.search(letter.text + letter.html)
+    parsed = Html(letter.html)
+    assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in TAGS}
+    styled = {"class", "style", "href"}
+    assert all(set(attributes) <= styled for tag, attributes in parsed.tags if tag in {"a", "span", "p", "blockquote"})
+    assert all(str(link).endswith(f"/web/requests/{REQUEST_ID}") for link in parsed.links)
