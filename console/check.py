@@ -10,11 +10,11 @@ import click
 from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 
+from console.parts import insist_on_all_parts
 from services.mailer.errors import DeliveryError
 from services.mailer.metrics import Metrics
 from services.mailer.relay import Relay
 from services.mailer.settings import MailerConfiguration
-from services.router.settings import RouterConfiguration
 from services.watcher.settings import WatcherConfiguration
 from services.watcher.teleport.client import TeleportError
 from services.watcher.teleport.connect import Connection, connect
@@ -82,14 +82,8 @@ async def _tried(name: str, attempt: Awaitable[list[Finding]]) -> list[Finding]:
 
 
 async def _configuration(settings: Settings) -> list[Finding]:
-    """Does each service find its part? What it says is said once, though several may say it."""
-    faults: dict[str, None] = {}
-    for part in (WatcherConfiguration.of, RouterConfiguration.of, MailerConfiguration.of):
-        try:
-            part(settings)
-        except SettingsError as error:
-            faults.update(dict.fromkeys(error.faults))
-    return [Finding(good=False, text=fault) for fault in faults] or [Finding(good=True, text="complete")]
+    insist_on_all_parts(settings)
+    return [Finding(good=True, text="complete")]
 
 
 async def _redis(settings: Settings) -> list[Finding]:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -43,10 +44,15 @@ class Start:
     """Ports of the probes, in place of the configured ones."""
 
 
-def service_command(name: ServiceName, start: Start) -> list[str]:
-    """How a service is run. -P: the directory that we happen to stand in holds no code of ours."""
+def module_command(module: str, start: Start) -> list[str]:
+    """How a program of ours is run. -P: the directory that we happen to stand in holds no code of ours."""
     config = ["-c", str(start.config.absolute())] if start.config else []
-    return [sys.executable, "-P", "-m", f"services.{name}", *config, *(["-d"] if start.severity else [])]
+    return [sys.executable, "-P", "-m", module, *config]
+
+
+def service_command(name: ServiceName, start: Start) -> list[str]:
+    """How a service is run."""
+    return [*module_command(f"services.{name}", start), *(["-d"] if start.severity else [])]
 
 
 def port_variables(start: Start) -> dict[str, str]:
@@ -61,11 +67,16 @@ def start_one(name: ServiceName, start: Start) -> None:
 
 
 def start_all(start: Start) -> int:
-    """Run everything until SIGTERM or SIGINT (0) or until one of the processes ends (1). Raises `SettingsError`."""
+    """Run everything until SIGTERM or SIGINT (0), or until one of the processes ends or misses a setting (1).
+
+    Raises `SettingsError`.
+    """
     # Whoever asks for a reload before we can do it must not end us.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = process_settings(start.config, start.severity)
     configure_logging(settings.log, "start")
+    if subprocess.run(module_command("console.parts", start), check=False).returncode:  # noqa: S603 - our own command
+        return 1
     with contextlib.ExitStack() as stack:
         valkey = None
         if settings.redis.url is None:

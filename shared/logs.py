@@ -29,6 +29,8 @@ def configure_logging(settings: LogSettings, service: str) -> None:
     """
     handler = _handler(settings.output)
     handler.setFormatter(OneLine(service))
+    # RQ gives loggers of its own a level, and the root's does not bind those.
+    handler.setLevel(LEVELS[settings.severity])
     handler.addFilter(_is_worth_a_line)
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old.formatter, OneLine)]:

@@ -151,7 +151,7 @@ class Receipt:
     """An attempt before the last may have been taken by the relay."""
 
 
-_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 
 
 def one_line(text: str, limit: int) -> str:

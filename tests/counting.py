@@ -18,7 +18,7 @@ class CountingMetrics:
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail."""
         assert accepted_at > 0
-        assert claimed is None or claimed.mail
+        assert claimed is None or claimed.mail.id
         self.verdicts[type(verdict).__name__.lower()] += 1
 
     def recovered(self, jobs: int) -> None:

@@ -9,7 +9,9 @@ POLL_SECONDS = 0.02
 
 
 async def wait_until(
-    condition: Callable[[], object] | Callable[[], Awaitable[object]], description: str, timeout: float = 10  # noqa: ASYNC109  # the deadline names what was waited for
+    condition: Callable[[], object] | Callable[[], Awaitable[object]],
+    description: str,
+    timeout: float = 10,  # noqa: ASYNC109  # the deadline names what was waited for
 ) -> None:
     """Return as soon as the condition holds. Raises `AssertionError` with the description after `timeout` seconds."""
     deadline = time.monotonic() + timeout

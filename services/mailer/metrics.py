@@ -10,8 +10,8 @@ from shared.mail import Delivered, NoticeKind, Verdict
 CLAIM_LOST = "claim_lost"
 """Reason of a mail that was kept back at the last moment."""
 
-_WORKER = ("malformed", "internal_error")
-"""Reasons of dead letters that are no mails, or met a fault of ours."""
+_WORKER = ("malformed", "internal_error", "poison")
+"""Reasons of dead letters that are no mails, met a fault of ours, or whose workers died too often in a row."""
 
 _REASONS: dict[str, tuple[str, ...]] = {
     "delivered": ("accepted",),

@@ -6,6 +6,7 @@ RQ's own bookkeeping of workers (birth, heartbeat, death, commands) is RQ's code
 
 import asyncio
 import logging
+import os
 import random
 import socket
 import time
@@ -25,10 +26,12 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
+from services.mailer.redis_trouble import RedisTrouble
 from shared.claimed import Claimed
 from shared.mail import Dead, Verdict
 from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import BATCH, CLAIM_SECONDS, MailerEnd, Malformed, Settlement
+from shared.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ HEARTBEAT_SECONDS = 10.0
 IDLE_SECONDS = 1
 RETRY_SECONDS = (0.05, 1.0)
 """Redis away: pauses between tries, at random."""
+COMMANDS_RETRY_SECONDS = 1.0
 STILL_HELD_SECONDS = CLAIM_SECONDS - 5.0
 """A mail whose last confirmed renewal is older is not sent: another worker may have its claim soon."""
 WARM_SHUTDOWN_SECONDS = 7.0
@@ -48,7 +52,6 @@ SETTLE_AT_SHUTDOWN_SECONDS = 2.0
 COLD_SHUTDOWN_STOPS = 2
 WORKER_TTL_SECONDS = 60
 LOST = float("-inf")
-NOT_YET = "not connected to Redis yet"
 
 T = TypeVar("T")
 
@@ -99,7 +102,15 @@ class MailWorker(BaseWorker):
         """`redis` is RQ's own connection, `mails` the one for the scripts."""
         name = f"mailer-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         queue = rq_queue(redis)
-        super().__init__([queue], name=name, connection=redis, serializer=JSONSerializer, worker_ttl=WORKER_TTL_SECONDS)
+        super().__init__(
+            [queue],
+            name=name,
+            connection=redis,
+            serializer=JSONSerializer,
+            worker_ttl=WORKER_TTL_SECONDS,
+            prepare_for_work=False,  # it would ask Redis, which may be away: `_register` asks
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
         self._end = MailerEnd(mails, redis, worker=name, worker_key=self.key, executions_key=self.executions_key)
         self._delivery = delivery
         self._metrics = metrics
@@ -112,10 +123,14 @@ class MailWorker(BaseWorker):
         self._recover_from = 0.0
         self.turned = time.monotonic()
         """Monotonic time at which the loop turned last."""
-        self.trouble: str | None = NOT_YET
-        """Why no mail can be taken; None while all is well."""
+        self._trouble = RedisTrouble(first="birth")
 
     # -- as the process drives it
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no mail can be taken; None while all is well."""
+        return self._trouble.reason
 
     def work(self, *_: Any, **options: Any) -> bool:
         """Work until `stop`; with `burst`, until nothing is left to do now. Tells whether there was any job."""
@@ -130,25 +145,24 @@ class MailWorker(BaseWorker):
     async def serve(self, *, burst: bool) -> bool:
         """The worker's life. Tells whether there was any job."""
         self._loop = asyncio.get_running_loop()
-        await self._unless_stopped(self._be_born)
+        await self._unless_stopped("birth", self._be_born)
         timers = (
-            (self._renew, RENEW_SECONDS),
-            (self._queue_due, DUE_SECONDS),
-            (self._recover, RECOVER_SECONDS),
-            (self._sweep, SWEEP_SECONDS),
-            (self._beat, HEARTBEAT_SECONDS),
+            ("renew", self._renew, RENEW_SECONDS),
+            ("due", self._queue_due, DUE_SECONDS),
+            ("recover", self._recover, RECOVER_SECONDS),
+            ("sweep", self._sweep, SWEEP_SECONDS),
+            ("heartbeat", self._beat, HEARTBEAT_SECONDS),
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(self._every(seconds, action)) for action, seconds in timers]
+            background = [group.create_task(self._every(seconds, name, action)) for name, action, seconds in timers]
             background.append(group.create_task(self._settle()))
             worked = await self._claim(group, burst=burst)
             await self._finish()
-            for task in background:
-                task.cancel()
+            await end(background)
         try:
             await self._die()
         except RedisError as error:
-            self._redis_failed(error)  # it forgets this worker in a minute
+            self._redis_failed("death", error)  # it forgets this worker in a minute
         await self._delivery.close()
         await self._end.close()
         self._loop = None
@@ -163,19 +177,27 @@ class MailWorker(BaseWorker):
             if room <= 0:
                 await self._wait_for_room()
                 continue
-            jobs = await self._unless_stopped(partial(self._end.claim, [uuid.uuid4().hex for _ in range(room)]))
-            for job in jobs or ():
-                self._take(group, job)
-            worked = worked or bool(jobs)
-            if not jobs and burst and not self._held:
+            claims = await self._unless_stopped(
+                "claim", partial(self._end.claim, [uuid.uuid4().hex for _ in range(room)])
+            )
+            if claims is None:
                 break
-            if not jobs:
-                await self._unless_stopped(self._wait_for_work)
+            for job in claims.jobs:
+                self._take(group, job)
+            for job_id in claims.poison:
+                log.error("mail %s is a dead letter: its workers died too often in a row", job_id)
+                self._metrics.settled(Dead("poison"), None, time.time())
+            worked = worked or bool(claims.jobs)
+            if not claims.jobs and burst and not self._held:
+                break
+            if not claims.jobs:
+                await self._unless_stopped("wait", self._wait_for_work)
         return worked
 
     def _take(self, group: asyncio.TaskGroup, job: Claimed | Malformed) -> None:
         # Claims are younger than this by the answer's way here: a little, against the margin of STILL_HELD_SECONDS.
         now = time.monotonic()
+        self._state = WorkerStatus.BUSY  # `claim.lua` has told Redis
         if isinstance(job, Claimed):
             held = self._held[job.execution] = Held(job.mail.id, now)
             held.task = group.create_task(self._send(job))
@@ -203,7 +225,7 @@ class MailWorker(BaseWorker):
 
     async def _wait_for_work(self) -> None:
         if not self._held and self.get_state() != WorkerStatus.IDLE:
-            await asyncio.to_thread(self.set_state, WorkerStatus.IDLE)
+            await asyncio.to_thread(self._rest)
         if await self._end.is_suspended():
             await asyncio.sleep(IDLE_SECONDS)
         else:
@@ -222,7 +244,7 @@ class MailWorker(BaseWorker):
             while not self._done.empty() and len(batch) < BATCH:
                 batch.append(self._done.get_nowait())
             # Until it succeeds, shutdown or not: a receipt counts even when the claim is lost by then.
-            self._metrics.claims_lost(await self._persist(partial(self._end.settle, batch)))
+            self._metrics.claims_lost(await self._persist("settle", partial(self._end.settle, batch)))
             for settlement in batch:
                 self._held.pop(settlement.execution, None)
                 self._done.task_done()
@@ -290,6 +312,8 @@ class MailWorker(BaseWorker):
         await asyncio.to_thread(self._register)
 
     def _register(self) -> None:
+        self._set_ip_address(self.connection)
+        self.connection.delete(self.key)  # what an earlier try, or a lost Redis, has left would pass for another worker
         self.register_birth()  # type: ignore[no-untyped-call]  # of RQ
         self.set_state(WorkerStatus.STARTED)
         if self.pubsub_thread is None:
@@ -299,42 +323,51 @@ class MailWorker(BaseWorker):
         await asyncio.to_thread(self._heartbeat)
 
     def _heartbeat(self) -> None:
-        if self.connection.exists(self.key):
+        if self._is_registered():
             self.heartbeat(WORKER_TTL_SECONDS)
         else:
-            self._register()  # Redis has lost its data, or this process was stopped for long
+            self._register()
+
+    def _rest(self) -> None:
+        if self._is_registered():  # otherwise the state would be a key without a lifetime
+            self.set_state(WorkerStatus.IDLE)
+
+    def _is_registered(self) -> bool:
+        """Not so if Redis has lost its data, or this process was stopped for long."""
+        return bool(self.connection.hexists(self.key, "birth"))
+
+    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+        """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
+        if not isinstance(exc, RedisError):
+            raise exc
+        time.sleep(COMMANDS_RETRY_SECONDS)
 
     async def _die(self) -> None:
         await asyncio.to_thread(self.teardown)
 
     # -- Redis away
 
-    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, activity: str, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._persist(activity, action)
+            await asyncio.sleep(seconds)
+
+    async def _persist(self, activity: str, action: Callable[[], Awaitable[T]]) -> T:
+        """Do it until Redis does its part."""
         while True:
             self.turned = time.monotonic()
             try:
-                await action()
-            except RedisError as error:
-                self._redis_failed(error)
-            else:
-                self._redis_answered()
-            await asyncio.sleep(seconds)
-
-    async def _persist(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do it until Redis does its part."""
-        while True:
-            try:
                 result = await action()
             except RedisError as error:
-                self._redis_failed(error)
+                self._redis_failed(activity, error)
                 await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # no secret
             else:
-                self._redis_answered()
+                self._trouble.answered(activity)
                 return result
 
-    async def _unless_stopped(self, action: Callable[[], Awaitable[T]]) -> T | None:
+    async def _unless_stopped(self, activity: str, action: Callable[[], Awaitable[T]]) -> T | None:
         """Do it until Redis does its part; None if the worker is to stop before that."""
-        doing = asyncio.ensure_future(self._persist(action))
+        doing = asyncio.ensure_future(self._persist(activity, action))
         while not self._stops:
             done, _ = await asyncio.wait([doing], timeout=IDLE_SECONDS)
             if done:
@@ -346,15 +379,8 @@ class MailWorker(BaseWorker):
         doing.cancel()
         return None
 
-    def _redis_answered(self) -> None:
-        if self.trouble is not None:
-            log.info("connected to Redis")
-            self.trouble = None
-
-    def _redis_failed(self, error: RedisError) -> None:
+    def _redis_failed(self, activity: str, error: RedisError) -> None:
         self._metrics.redis_failed()
         # Others could not renew either: their claims are not over just because they look so.
         self._recover_from = time.monotonic() + CLAIM_SECONDS
-        if self.trouble is None or self.trouble == NOT_YET:
-            log.warning("Redis does not do its part (%s): will be tried again, nothing is lost", error)
-        self.trouble = f"Redis: {error}"
+        self._trouble.failed(activity, error)

@@ -80,6 +80,7 @@ class Router:
     def run(self) -> None:
         """Route until `stop`."""
         while not self._stopping.is_set():
+            self._turned = time.monotonic()
             try:
                 self._follow()
             except RedisError as error:

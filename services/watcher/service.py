@@ -100,7 +100,7 @@ class Watcher:
     def ready(self) -> str | None:
         """What is missing; None while everything that Teleport holds is known and what it tells is appended."""
         following = self._following
-        return self._trouble or (following.trouble if following else None) or self._outbox.trouble
+        return self._outbox.trouble or self._trouble or (following.trouble if following else None)
 
     # -- the work
 

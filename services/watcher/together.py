@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from shared.tasks import end
+
 
 async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
     """Run all until the first one ends, then cancel the others; raises what that one raised."""
@@ -11,9 +13,6 @@ async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        # What the others say to being cancelled is of no interest: the first one's end is why.
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)  # what the others say to that is of no interest: the first one's end is why
     for task in ended:
         task.result()

@@ -4,13 +4,13 @@
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       from 13 on: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests}: a job is {id, execution, data, attempts, first tried, revived, perhaps, outcome and
--- perhaps of its own receipt, outcome and perhaps of its thread's first mail, request}; a request is {id, facts}.
--- Values that do not exist are ''.
+-- Gives {now, jobs, requests, buried}: a job is {id, execution, data, attempts, first tried, revived, perhaps, outcome and
+-- perhaps of its own receipt, outcome and perhaps of its thread's first mail, request}; a request is {id, facts};
+-- buried are the ids of jobs that have died too often. Values that do not exist are ''.
 local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local now = clock()
-local jobs, requests, asked = {}, {}, {}
+local jobs, requests, asked, buried = {}, {}, {}, {}
 
 -- Its place in the thread. A replayed letter may find others before it: then it waits for its turn.
 local function is_head(id, thread)
@@ -108,6 +108,7 @@ local function claim(id, execution)
     end
     if deaths > deaths_survived then
         bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso)
+        buried[#buried + 1] = id
         return next_of_thread(id, thread, iso)
     end
     take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or seconds(now), revived, perhaps})
@@ -125,4 +126,4 @@ if redis.call('EXISTS', suspended) == 0 then
         end
     end
 end
-return {seconds(now), jobs, requests}
+return {seconds(now), jobs, requests, buried}

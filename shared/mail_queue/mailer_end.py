@@ -45,6 +45,15 @@ class Malformed:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What a worker has taken in hand, and what it found dead."""
+
+    jobs: Sequence[Claimed | Malformed]
+    poison: Sequence[str]
+    """Ids of jobs whose workers have died too often in a row: dead letters now."""
+
+
+@dataclass(frozen=True)
 class Settlement:
     """What became of a claimed job."""
 
@@ -77,12 +86,14 @@ class MailerEnd:
     async def _run(self, name: str, own_keys: Sequence[str], own_arguments: Sequence[Argument]) -> Any:
         return await self._scripts[name](keys=[*self._keys, *own_keys], args=[*self._arguments, *own_arguments])
 
-    async def claim(self, executions: Sequence[str]) -> list[Claimed | Malformed]:
+    async def claim(self, executions: Sequence[str]) -> Claims:
         """Take at most one job for each of these fresh execution ids."""
         header: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
-        now, jobs, requests = await self._run("claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions])
+        now, jobs, requests, buried = await self._run(
+            "claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions]
+        )
         facts = {key: RequestFacts.model_validate_json(text) for key, text in requests if text}
-        return [_claimed(row, float(now), facts) for row in jobs]
+        return Claims([_claimed(row, float(now), facts) for row in jobs], [id_.decode() for id_ in buried])
 
     async def wait_for_work(self, seconds: int) -> None:
         """Return when the queue has a job, or after this time.

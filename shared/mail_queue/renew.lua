@@ -9,11 +9,11 @@ for position = 9, #ARGV, 2 do
     local id, execution = ARGV[position], ARGV[position + 1]
     if holds(id, execution) then
         local entry = entry_of(id, execution)
+        redis.call('EXPIRE', EXECUTIONS .. id, life * 2)  -- first: see `settle.lua`
         redis.call('ZADD', CLAIMS, 'XX', now + life, entry)
         if redis.call('EXPIRE', EXECUTION .. entry, life * 2) == 1 then
             redis.call('HSET', EXECUTION .. entry, 'last_heartbeat', seconds(now))
         end
-        redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
     else
         lost[#lost + 1] = execution
     end

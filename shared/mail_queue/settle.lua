@@ -23,14 +23,16 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status')
     local attempts = tonumber(job[2] or '0') + 1
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
+    -- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that
+    -- mails leave the queue, which makes room.
+    end_execution(id, execution)
+    redis.call('SREM', worker_executions, entry_of(id, execution))
     if outcome == 'delivered' then
         write_receipt(id, 'delivered', perhaps, {'detail', detail, 'attempts', attempts, 'reason', ''})
         if not mine and redis.call('ZSCORE', FAILED, id) then
             forget_job(id)  -- it was among the dead letters, and was delivered after all
         end
     end
-    end_execution(id, execution)
-    redis.call('SREM', worker_executions, entry_of(id, execution))
     if not mine then
         lost = lost + 1
         return

@@ -7,7 +7,7 @@ import pytest
 
 from services.watcher.teleport.identity import Identity, IdentityError
 from shared.settings import TeleportSettings
-from tests.contracts.vectors import FOLDER, IDENTITIES
+from tests.contracts.golden import FOLDER, IDENTITIES
 
 VALID = [identity for identity in IDENTITIES if identity["valid"]]
 INVALID = [identity for identity in IDENTITIES if not identity["valid"]]

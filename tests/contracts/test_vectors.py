@@ -3,15 +3,18 @@
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 
 from services.watcher.teleport.pb import auth_pb2, types_pb2
-from tests.contracts.vectors import FOLDER, VECTORS, message
+from tests.contracts.golden import FOLDER, VECTORS, message
 
 
-def declared(fields: dict[str, Any], kind: Descriptor) -> dict[str, Any]:
-    """What our definitions declare of a message in protobuf's JSON form; all else is to be skipped."""
+def declared(fields: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """What our definitions declare of a message in protobuf's JSON form; all else is to be skipped.
+
+    `kind` is its descriptor, whose class differs between protobuf's implementations.
+    """
     known = kind.fields_by_name
     return {name: _declared(value, known[name]) for name, value in fields.items() if name in known}
 

@@ -144,7 +144,7 @@ sys.stdin.read()"""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert is_alive(child)
+        wait_for(lambda: Path(f"/proc/{child}/cmdline").read_text().startswith("/bin/sleep"), "the command runs")
         parent.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(child), "the child is gone")
 

@@ -22,7 +22,7 @@ def mail(
     message_id: str, *references: str, recipient: str = ALICE, subject: str = "Request", html: str = ""
 ) -> ReceivedMail:
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = subject, "mailer@example.com", recipient
+    message["Subject"], message["From"], message["To"] = subject, "mailer@example.com", ALICE
     message["X-Access-Mail-Event"] = "requested"
     message["Message-ID"] = f"<{message_id}@x>"
     if references:

@@ -36,9 +36,9 @@ def mailer_end(connection: AsyncRedis, redis: Redis, worker: str) -> MailerEnd:
 
 
 async def claim(end: MailerEnd, most: int = 10) -> list[Claimed]:
-    claimed = await end.claim([uuid.uuid4().hex for _ in range(most)])
-    assert all(isinstance(job, Claimed) for job in claimed)
-    return [job for job in claimed if isinstance(job, Claimed)]
+    claims = await end.claim([uuid.uuid4().hex for _ in range(most)])
+    assert all(isinstance(job, Claimed) for job in claims.jobs)
+    return [job for job in claims.jobs if isinstance(job, Claimed)]
 
 
 async def claim_one(end: MailerEnd, expected: Mail) -> Claimed:
@@ -182,7 +182,7 @@ class TestClaim:
         bomb = pickle.dumps(("services.mailer.jobs.send_mail", None, [Explosive()], {}))
         redis.hset("rq:job:bomb", mapping={"status": "queued", "origin": "mail", "data": zlib.compress(bomb)})
         redis.rpush("rq:queue:mail", "bomb")
-        (job,) = await end.claim([uuid.uuid4().hex])
+        (job,) = (await end.claim([uuid.uuid4().hex])).jobs
         assert isinstance(job, Malformed)
         assert "no mail in JSON" in job.error
         await end.settle([Settlement(job.id, job.execution, job.now, Dead("malformed", job.error))])
@@ -193,7 +193,7 @@ class TestClaim:
             "rq:job:big", mapping={"status": "queued", "origin": "mail", "data": zlib.compress(b" " * 50_000_000)}
         )
         redis.rpush("rq:queue:mail", "big")
-        (job,) = await end.claim([uuid.uuid4().hex])
+        (job,) = (await end.claim([uuid.uuid4().hex])).jobs
         assert isinstance(job, Malformed)
         await end.settle([Settlement(job.id, job.execution, job.now, Dead("malformed", job.error))])
 
@@ -271,7 +271,8 @@ class TestDeath:
             await claim_one(end, mail("requested"))
             await end_claims(redis)
             await end.recover()
-        assert [job.mail for job in await claim(end)] == []
+        claims = await end.claim([uuid.uuid4().hex])
+        assert (claims.jobs, claims.poison) == ([], [mail("requested").id])
         assert receipt(redis, mail("requested"))["reason"] == "poison"
         await claim_one(end, mail("approved"))
 

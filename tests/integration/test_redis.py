@@ -1,10 +1,12 @@
 """The connection to Redis, and what is said of one that will not do."""
 
+import ssl
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from redis.connection import SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.redis import RedisUnfit, check_redis, connect, connect_async, judge
@@ -64,7 +66,8 @@ def test_a_url_that_will_not_do_is_a_fault_that_does_not_repeat_it(url: str | No
 def test_tls_is_verified() -> None:
     pool = connect(settings("rediss://localhost"), "router").connection_pool
     connection = pool.make_connection()
-    assert (connection.cert_reqs, connection.check_hostname) == (2, True)
+    assert isinstance(connection, SSLConnection)
+    assert (connection.cert_reqs, connection.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 def test_a_redis_that_keeps_what_it_is_given_is_named(redis: Redis) -> None:

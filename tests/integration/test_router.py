@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +204,12 @@ def test_a_hostile_request_does_not_swell_redis(redis: Redis, new_router: Callab
     assert redis.llen("rq:queue:mail") == 302
     used: Any = [redis.memory_usage(key) for key in redis.scan_iter("rq:job:*", count=1000)]
     assert max(used) <= 2048
+
+
+def test_a_router_without_redis_is_alive_but_not_ready(tmp_path: Path) -> None:
+    with Redis(unix_socket_path=str(tmp_path / "none")) as nowhere:
+        router = Router(nowhere, CONFIGURATION, CollectorRegistry())
+        with running(router):
+            wait_for(lambda: "No such file" in (router.ready() or ""), "it says what is missing")
+            router._turned = 0
+            wait_for(lambda: router._turned, "the loop turns")

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,13 @@ async def mailbox() -> AsyncIterator[Mailbox]:
         yield mailbox
 
 
-def settings(mailbox: Mailbox, **options: object) -> SmtpSettings:
+def settings(mailbox: Mailbox, **options: Any) -> SmtpSettings:
     values = {"host": "localhost", "port": mailbox.port, "starttls_policy": "disabled"}
     return SmtpSettings.model_validate(values | options)
 
 
 @asynccontextmanager
-async def transport(mailbox: Mailbox, patience: Patience = PATIENT, **options: object) -> AsyncIterator[SmtpTransport]:
+async def transport(mailbox: Mailbox, patience: Patience = PATIENT, **options: Any) -> AsyncIterator[SmtpTransport]:
     transport = SmtpTransport(settings(mailbox, **options), "example.com", patience)
     try:
         yield transport
@@ -63,7 +64,7 @@ async def transport(mailbox: Mailbox, patience: Patience = PATIENT, **options: o
         await wait_until(lambda: not mailbox.open, "the relay is left")
 
 
-async def unavailable(mailbox: Mailbox, patience: Patience = PATIENT, **options: object) -> Unavailable:
+async def unavailable(mailbox: Mailbox, patience: Patience = PATIENT, **options: Any) -> Unavailable:
     """The trouble that a mail meets."""
     async with transport(mailbox, patience, **options) as smtp:
         with pytest.raises(Unavailable) as caught:
@@ -283,7 +284,7 @@ RelayTls = tuple[ssl.SSLContext, Path]
         ("implicit", {"implicit_tls": True, "starttls_policy": "mandatory"}),
     ],
 )
-async def test_mails_travel_encrypted(relay_ca: RelayTls, encryption: Encryption, options: dict[str, object]) -> None:
+async def test_mails_travel_encrypted(relay_ca: RelayTls, encryption: Encryption, options: dict[str, Any]) -> None:
     tls, ca_file = relay_ca
     async with (
         Mailbox(tls=tls, encryption=encryption) as mailbox,
@@ -302,7 +303,7 @@ async def test_mails_travel_encrypted(relay_ca: RelayTls, encryption: Encryption
     ],
 )
 async def test_a_relay_whose_certificate_nobody_vouches_for_gets_nothing(
-    relay_ca: RelayTls, encryption: Encryption, options: dict[str, object]
+    relay_ca: RelayTls, encryption: Encryption, options: dict[str, Any]
 ) -> None:
     async with Mailbox(tls=relay_ca[0], encryption=encryption) as mailbox:
         trouble = await unavailable(mailbox, **options)
@@ -313,11 +314,8 @@ async def test_a_relay_whose_certificate_nobody_vouches_for_gets_nothing(
 
 async def test_a_relay_under_another_name_than_its_certificate_gets_nothing(relay_ca: RelayTls) -> None:
     tls, ca_file = relay_ca
-    async with Mailbox(tls=tls) as mailbox:
-        options = {"host": "127.0.0.2", "starttls_policy": "mandatory", "ca_file": ca_file}
-        mailbox_at_another_address = Mailbox(tls=tls, host="127.0.0.2")
-        async with mailbox_at_another_address as other:
-            trouble = await unavailable(other, **options)
+    async with Mailbox(tls=tls, host="127.0.0.2") as mailbox:
+        trouble = await unavailable(mailbox, host="127.0.0.2", starttls_policy="mandatory", ca_file=ca_file)
         assert (trouble.reason, mailbox.mails) == (Trouble.TLS, [])
 
 
@@ -332,7 +330,7 @@ async def test_opportunistic_goes_in_the_clear_where_no_tls_is_offered(mailbox: 
     assert [received.tls for received in mailbox.mails] == [False]
 
 
-ALICE = {"username": "alice", "password": "secret"}
+ALICE: dict[str, Any] = {"username": "alice", "password": "secret"}
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
@@ -397,6 +395,15 @@ async def test_a_reload_logs_in_anew(tmp_path: Path) -> None:
             smtp.reload()
             await smtp.send(MAIL, held)
         assert len(mailbox.logins) == 2
+
+
+async def test_a_reload_comes_from_another_thread_and_touches_nothing_of_the_loop(mailbox: Mailbox) -> None:
+    asyncio.get_running_loop().set_debug(True)  # then the loop refuses what another thread must not do
+    async with transport(mailbox) as smtp:
+        await smtp.send(MAIL, held)
+        await asyncio.to_thread(smtp.reload)
+        await smtp.send(MAIL, held)
+    assert mailbox.connections == 2
 
 
 async def test_a_reload_leaves_mails_under_way_alone_and_then_drops_their_connection(mailbox: Mailbox) -> None:

@@ -201,8 +201,21 @@ def test_faults_are_told_before_anything_runs(tmp_path: Path) -> None:
     with run(["console", "start", "-c", str(file)], tmp_path / "log") as start:
         assert start.ends() == 1
         assert len(start.text().splitlines()) == 2
-    file.write_text("data_dir = '/dev/null/x'\n")
+    file.write_text("")
     with run(["console", "start", "-c", str(file)], tmp_path / "log") as start:
+        assert start.ends() == 1
+        assert [line.split(":")[0] for line in start.text().splitlines()] == [
+            "teleport",
+            "role_to_recipients",
+            "delivery.sender",
+            "smtp",
+            "delivery.sender",
+        ]
+
+
+def test_a_data_directory_that_will_not_do_is_a_fault(file: Path, tmp_path: Path) -> None:
+    command = ["console", "start", "-c", str(file), "--data-dir", "/dev/null/x"]
+    with run(command, tmp_path / "log") as start:
         assert start.ends() == 1
         assert start.text().startswith("data_dir: /dev/null/x cannot be used (Not a directory)")
 

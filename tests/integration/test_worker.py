@@ -135,6 +135,8 @@ def test_rq_sees_a_worker_like_its_own(redis: Redis, redis_url: str) -> None:
         assert worker.current_execution_count == 3
         assert {execution.job_id for execution in worker.get_current_executions()} == set(gate.in_hand)
         assert rq_queue(redis).started_job_registry.count == 3
+        gate.open()
+        wait_for(lambda: Worker.all(queue=rq_queue(redis))[0].get_state() == "idle", "it is idle again")
     assert Worker.all(queue=rq_queue(redis)) == []
 
 
@@ -149,6 +151,28 @@ def test_a_worker_registers_again_after_redis_has_lost_its_data(
         wait_for(lambda: len(Worker.all(queue=rq_queue(redis))) == 1, "the worker is registered again")
         put_many(redis, 1)
         wait_for(lambda: delivered(redis) == 1, "it works")
+
+
+def test_a_registration_that_was_cut_off_is_made_again(redis: Redis, redis_url: str) -> None:
+    running = Running(redis_url, Gate(), capacity=1)
+    redis.hset(running.worker.key, "state", "started")
+    running.thread.start()
+    try:
+        wait_for(lambda: running.worker.trouble is None, "the worker is ready")
+        assert [worker.pid for worker in Worker.all(queue=rq_queue(redis))] == [os.getpid()]
+    finally:
+        running.end()
+
+
+def test_a_worker_without_redis_is_alive(tmp_path: Path) -> None:
+    running = Running(f"unix://{tmp_path}/none", Gate(), capacity=1)
+    running.thread.start()
+    try:
+        wait_for(lambda: "No such file" in (running.worker.trouble or ""), "it says what is missing")
+        running.worker.turned = 0
+        wait_for(lambda: running.worker.turned, "the loop turns")
+    finally:
+        running.end()
 
 
 def test_a_lost_claim_is_not_sent(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

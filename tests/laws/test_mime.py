@@ -27,6 +27,7 @@ hostile = st.one_of(
     st.text(alphabet="=?utf-8bqQB.\r\n -", max_size=300),
     st.text(alphabet="\r\n.\t -=ab\0\x0b\x85\u2028\u202e", max_size=300),
     st.text(alphabet="😀👩‍🚀éש中", max_size=300),
+    st.sampled_from(["=?utf-8?q?Boss?=", "a =?utf-8?b?PGI+?= b", "=?utf-8?q?=0D=0ABcc:?="]),
     st.sampled_from(["x" * 3000, "é" * 1500, "😀" * 700, "a b " * 500, "word " + "y" * 997 + " word", "=" * 400]),
 )
 """Any text, and more often what has broken mails before. Lone surrogates are none: they have no UTF-8."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -13,6 +13,9 @@ from shared.addresses import is_address, parse_sender
 from shared.settings import Settings, SettingsError, load_settings
 
 SECRET = "correct horse battery staple"
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The laws write files and draw whole trees: how long that takes is a matter of the machine."""
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(SECRET) | st.emails() | st.dates()
@@ -72,6 +75,7 @@ def refusal(file: Path | None, environ: dict[str, str]) -> SettingsError | None:
     return None
 
 
+@UNHURRIED
 @given(trees())
 def test_any_environment_is_read_or_refused_in_lines_without_secrets(tree: dict[str, Any]) -> None:
     assume(all(SECRET not in name for name in environment_of(tree)))
@@ -83,6 +87,7 @@ def test_any_environment_is_read_or_refused_in_lines_without_secrets(tree: dict[
         assert all(len(fault.splitlines()) == 1 and len(fault) <= 500 for fault in error.faults)
 
 
+@UNHURRIED
 @given(trees())
 def test_any_file_is_read_or_refused_in_lines_without_secrets(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]
@@ -97,6 +102,7 @@ def test_any_file_is_read_or_refused_in_lines_without_secrets(
         assert all(len(fault.splitlines()) == 1 and len(fault) <= 500 for fault in error.faults)
 
 
+@UNHURRIED
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.toml"
@@ -109,6 +115,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 SECRETS = ["smtp.password", "mailgun.private_key", "redis.url"]
 
 
+@UNHURRIED
 @given(st.sampled_from(SECRETS), st.sampled_from([0, 1.5, True, [SECRET], {"x": SECRET}]))
 def test_a_secret_of_any_kind_is_not_repeated(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
@@ -131,7 +138,7 @@ def test_every_address_is_its_own_sender(text: str) -> None:
 
 def test_secrets_do_not_show_in_a_settings_repr() -> None:
     environ = {"ACCESS_MAIL__SMTP__HOST": "h", "ACCESS_MAIL__SMTP__PASSWORD": SECRET}
-    settings = load_settings(None, environ)
-    assert settings.smtp is not None
-    assert settings.smtp.password == SecretStr(SECRET)
-    assert SECRET not in repr(settings)
+    loaded = load_settings(None, environ)
+    assert loaded.smtp is not None
+    assert loaded.smtp.password == SecretStr(SECRET)
+    assert SECRET not in repr(loaded)

@@ -96,11 +96,11 @@ def _trouble(error: httpx.TransportError) -> Trouble:
     return Trouble.CONNECTION_LOST
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and all that led to it; httpcore names some causes as mere context."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _judged(response: httpx.Response) -> DeliveryError:

@@ -22,10 +22,12 @@ class SmtpTransport:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again and drop the kept connections, so that the next ones are secured and logged in anew."""
+        """Read the files again. Mails go over new connections from now on, which are secured and logged in anew.
+
+        Called in another thread than the loop's: it touches no connection.
+        """
         secret(self._settings.password, self._settings.password_file)
         self._tls = _tls_context(self._settings)
-        self._leave_idle()
 
     async def check(self) -> str:
         """Connect, secure and log in; what the relay greets with."""
@@ -78,12 +80,13 @@ class SmtpTransport:
         connection.leave()
 
     def _kept(self) -> Connection | None:
-        """The connection that rested least, if one is left that the relay has not closed."""
+        """The connection that rested least, if one is left that neither the relay nor a reload has ended."""
         while self._idle:
             connection = self._idle.pop()
             connection.take()
-            if connection.is_open:
+            if connection.is_open and connection.tls is self._tls:
                 return connection
+            connection.leave()
         return None
 
     def _leave_idle(self) -> None:

@@ -131,8 +131,10 @@ class TeleportClient:
 
     async def close(self) -> None:
         """End all calls and the connection."""
-        await self._channel.close()
-        await self._tunnel.close()
+        try:
+            await self._channel.close()
+        finally:
+            await self._tunnel.close()
 
     async def ping(self, timeout: float = CALL_SECONDS) -> AuthServer:  # noqa: ASYNC109 gRPC's own deadline
         """Ask who is there, within `timeout` seconds. Its answer proves that our certificate is accepted."""

@@ -97,13 +97,27 @@ async def _ask_proxy(addr: str) -> _Proxy:
             answer = await http.get(f"https://{addr}/webapi/find")
         found = answer.raise_for_status().json()
         return _Proxy(str(found["cluster_name"]), bool(found["proxy"].get("tls_routing_enabled")))
-    except (TimeoutError, httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        TimeoutError,
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise _NoProxyError from error
 
 
 def parse_address(addr: str) -> tuple[str, int]:
     """Take `host:port` apart. Raises `ValueError`."""
-    parts = urlsplit(f"//{addr}")
-    if not parts.hostname or parts.port is None or parts.netloc != addr or "@" in addr:
-        raise ValueError("must be host:port")
-    return parts.hostname, parts.port
+    fault = "must be host:port"
+    try:
+        parts = urlsplit(f"//{addr}")
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # as the resolver does, too late to say it well
+    except ValueError:
+        raise ValueError(fault) from None
+    if not host or port is None or parts.netloc != addr or "@" in addr:
+        raise ValueError(fault)
+    return host, port

@@ -57,6 +57,7 @@ class Tunnel:
         self._far_writer = writer
         self._folder = folder
         self._listener: asyncio.Server | None = None
+        self._near_writer: asyncio.StreamWriter | None = None
         self._carrying: asyncio.Task[None] | None = None
 
     @classmethod
@@ -70,10 +71,14 @@ class Tunnel:
         folder = Path(tempfile.mkdtemp(prefix="access-mail-"))
         try:
             reader, writer = await _dial(route, _tls_context(identity, route.alpn, folder))
-            tunnel = cls(reader, writer, folder)
-            tunnel._listener = await asyncio.start_unix_server(tunnel._accept, tunnel.socket)
         except BaseException:
             shutil.rmtree(folder)
+            raise
+        tunnel = cls(reader, writer, folder)
+        try:
+            tunnel._listener = await asyncio.start_unix_server(tunnel._accept, tunnel.socket)
+        except BaseException:
+            await tunnel.close()
             raise
         return tunnel
 
@@ -89,25 +94,33 @@ class Tunnel:
 
     @property
     def has_ended(self) -> bool:
-        """Is there no connection any more?"""
-        return self._far_reader.at_eof() or self.failure is not None
+        """Is there no connection to Teleport any more?"""
+        return self._far_writer.is_closing()
 
     async def close(self) -> None:
         """End both connections and leave nothing behind."""
-        if self._listener:
-            self._listener.close()
-        if self._carrying:
-            self._carrying.cancel()
-            await asyncio.wait([self._carrying])
         self._far_writer.transport.abort()
-        shutil.rmtree(self._folder)
+        if self._near_writer is None or self._carrying is None:
+            self._remove_socket()
+            return
+        # Here as well as at the end of `_carry`: a task that is cancelled before its first step does nothing.
+        self._near_writer.transport.abort()
+        self._carrying.cancel()
+        await asyncio.wait([self._carrying])
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._carrying:
-            # gRPC tries to connect again after an end. Our owner makes a new tunnel instead.
+        if self._near_writer or self.has_ended:
             writer.transport.abort()
-        else:
-            self._carrying = asyncio.create_task(self._carry(reader, writer))
+            return
+        # Once is enough: after an end gRPC tries in vain to connect again, and our owner makes a new tunnel.
+        self._remove_socket()
+        self._near_writer = writer
+        self._carrying = asyncio.create_task(self._carry(reader, writer))
+
+    def _remove_socket(self) -> None:
+        if self._listener:
+            self._listener.close()
+        shutil.rmtree(self._folder)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry bytes both ways until either side ends; then end both."""

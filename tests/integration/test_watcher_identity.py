@@ -1,0 +1,170 @@
+"""The watcher has credentials that are good, takes over new ones, and says what is wrong with those that are not."""
+
+import logging
+import re
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from redis import Redis
+
+from services.watcher.service import Watcher
+from services.watcher.teleport.identity import IdentityError
+from shared.settings import RedisSettings, Settings, SettingsError
+from simulators.background import in_background
+from simulators.teleport import AuthService
+from tests.integration.watching import AUTHORITY, changed, settings, until_ready, watching
+from tests.processes import run
+from tests.waiting import wait_until
+
+SOON = timedelta(milliseconds=100)
+
+
+@pytest.fixture
+async def auth() -> AsyncIterator[AuthService]:
+    async with AuthService(AUTHORITY) as service:
+        yield service
+
+
+def renew(folder: Path, user: str = "renewed") -> None:
+    AUTHORITY.identity(user).write_file(folder / "identity")
+
+
+def expiry(registry: CollectorRegistry) -> float:
+    return registry.get_sample_value("access_mail_watcher_identity_expiry_timestamp_seconds") or 0
+
+
+async def test_a_renewed_identity_file_takes_over_in_a_new_connection(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    refreshing = settings(auth.address, tmp_path, refresh_identity=True, refresh_identity_interval=SOON)
+    async with watching(redis_url, refreshing) as watcher:
+        await until_ready(watcher)
+        renew(tmp_path)
+        await wait_until(lambda: "as renewed until" in caplog.text, "the new identity is noticed")
+        await until_ready(watcher)
+        await wait_until(lambda: len(auth.watches) == 1, "there is one watch")
+        request_id = auth.create_request()
+        await wait_until(lambda: [request.id for request in changed(redis)][-1:] == [request_id], "it is told")
+    assert caplog.text.count("connected to cluster") == 2
+
+
+async def test_a_broken_identity_file_is_said_once_and_the_old_one_kept(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refreshing = settings(auth.address, tmp_path, refresh_identity=True, refresh_identity_interval=SOON)
+    registry = CollectorRegistry()
+    async with watching(redis_url, refreshing, registry) as watcher:
+        await until_ready(watcher)
+        whole, ends = (tmp_path / "identity").read_text(), expiry(registry)
+        (tmp_path / "identity").write_text(whole[:-30])
+        await wait_until(lambda: "unterminated PEM block" in caplog.text, "it is said")
+        request_id = auth.create_request()
+        await wait_until(lambda: [request.id for request in changed(redis)] == [request_id], "it goes on")
+        later = datetime.now(UTC) + 4 * SOON
+        await wait_until(lambda: datetime.now(UTC) > later, "it has looked at the file again and again")
+        (tmp_path / "identity").unlink()
+        await wait_until(lambda: "No such file" in caplog.text, "the next fault is said too")
+        assert expiry(registry) == ends
+        assert watcher.ready() is None
+    assert caplog.text.count("unterminated PEM block") == 1
+    assert caplog.text.count("the credentials in use are kept") == 2
+
+
+async def test_without_refresh_a_new_file_waits_for_a_reload(
+    auth: AuthService, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    teleport = settings(auth.address, tmp_path)
+    async with watching(redis_url, teleport) as watcher:
+        await until_ready(watcher)
+        renew(tmp_path)
+        watcher.reload(Settings(teleport=teleport))
+        await wait_until(lambda: "as renewed until" in caplog.text, "the new identity is taken over")
+        await until_ready(watcher)
+
+
+async def test_a_reload_follows_the_cluster_to_another_address(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    async with AuthService(AUTHORITY) as other, watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        request_id = other.create_request()
+        watcher.reload(Settings(teleport=settings(other.address, tmp_path)))
+        await wait_until(lambda: [request.id for request in changed(redis)] == [request_id], "it is told")
+        await wait_until(lambda: len(auth.watches) == 0, "the old connection has ended")
+
+
+async def test_a_reload_with_bad_credentials_keeps_the_old_ones(
+    auth: AuthService, redis_url: str, tmp_path: Path
+) -> None:
+    teleport = settings(auth.address, tmp_path)
+    async with watching(redis_url, teleport) as watcher:
+        await until_ready(watcher)
+        (tmp_path / "identity").write_text("nothing")
+        with pytest.raises(SettingsError, match="no identity file"):
+            watcher.reload(Settings(teleport=teleport))
+        assert watcher.ready() is None
+
+
+async def test_a_certificate_that_ends_is_told_and_a_renewed_file_found(
+    auth: AuthService, redis_url: str, tmp_path: Path
+) -> None:
+    teleport = settings(auth.address, tmp_path)
+    ends = datetime.now(UTC) + timedelta(seconds=1.5)
+    AUTHORITY.identity("short", lifetime=timedelta(seconds=1.5)).write_file(tmp_path / "identity")
+    async with watching(redis_url, teleport) as watcher:
+        await until_ready(watcher)
+        await wait_until(lambda: datetime.now(UTC) > ends, "it has expired")
+        auth.faults.end_streams()
+        await wait_until(lambda: "certificate expired" in (watcher.ready() or ""), "that is told")
+        renew(tmp_path)
+        await until_ready(watcher)
+
+
+def test_an_expired_identity_refuses_to_start(tmp_path: Path, redis_url: str) -> None:
+    teleport = settings("127.0.0.1:1", tmp_path)
+    AUTHORITY.identity("late", lifetime=timedelta(hours=-1)).write_file(tmp_path / "identity")
+    whole = Settings(teleport=teleport, redis=RedisSettings(url=SecretStr(redis_url)))
+    with pytest.raises(SettingsError, match="certificate expired: that of user 'late'") as caught:
+        Watcher.from_settings(whole, CollectorRegistry())
+    assert isinstance(caught.value.__cause__, IdentityError)
+
+
+def environ(address: str, redis_url: str, folder: Path) -> dict[str, str]:
+    return {
+        "ACCESS_MAIL__TELEPORT__ADDR": address,
+        "ACCESS_MAIL__TELEPORT__IDENTITY": str(folder / "identity"),
+        "ACCESS_MAIL__REDIS__URL": redis_url,
+        "ACCESS_MAIL__WATCHER__PORT": "0",
+    }
+
+
+def test_the_process_ends_with_1_and_the_sentence(tmp_path: Path, redis_url: str) -> None:
+    AUTHORITY.identity("late", lifetime=timedelta(hours=-1)).write_file(tmp_path / "identity")
+    with run(["services.watcher"], tmp_path / "log", environ("127.0.0.1:1", redis_url, tmp_path)) as process:
+        assert process.ends() == 1
+        assert "certificate expired: that of user 'late'" in process.text()
+        assert "tctl auth sign" in process.text()
+        assert "Traceback" not in process.text()
+
+
+def test_the_process_gets_ready_reloads_and_ends_with_0(tmp_path: Path, redis_url: str, redis: Redis) -> None:
+    AUTHORITY.identity("access-mail").write_file(tmp_path / "identity")
+    with in_background(AuthService(AUTHORITY)) as auth:
+        request_id = auth.create_request()
+        with run(["services.watcher"], tmp_path / "log", environ(auth.address, redis_url, tmp_path)) as process:
+            process.says("listed 1 requests")
+            process.says("ready")
+            assert [request.id for request in changed(redis)] == [request_id]
+            renew(tmp_path)
+            process.process.send_signal(signal.SIGHUP)
+            process.says("as renewed until")
+            assert process.ends(signal.SIGTERM) == 0
+            lines = process.text().splitlines()
+            assert [line for line in lines if not re.match(r"\S+Z INFO watcher: ", line)] == []

@@ -1,0 +1,153 @@
+"""Nothing is lost while Redis is away, and when Redis has lost its data it is told again."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from services.watcher import outbox as outbox_module
+from services.watcher import service
+from services.watcher.metrics import WatcherMetrics
+from services.watcher.outbox import Outbox
+from shared import keys
+from shared.event_log import GROUP, EventWriter
+from shared.events import RequestGone
+from simulators.teleport import AuthService
+from tests.integration.watching import AUTHORITY, Valkey, changed, gone, settings, until_ready, watching
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+async def auth() -> AsyncIterator[AuthService]:
+    async with AuthService(AUTHORITY) as service:
+        yield service
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    valkey = Valkey(tmp_path_factory.mktemp("v"))
+    valkey.start()
+    yield valkey
+    valkey.stop()
+
+
+async def test_what_happens_while_redis_is_away_is_told_when_it_is_back(
+    auth: AuthService,
+    valkey: Valkey,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox_module, "LONGEST_PAUSE", 0.2)
+    caplog.set_level(logging.INFO)
+    registry = CollectorRegistry()
+
+    def waits() -> float:
+        return registry.get_sample_value("access_mail_watcher_append_waits_total", {"reason": "redis"}) or 0
+
+    async with watching(valkey.url, settings(auth.address, tmp_path), registry) as watcher:
+        await until_ready(watcher)
+        valkey.stop()
+        ids = [auth.create_request() for _ in range(30)]
+        auth.delete(ids[0])
+        await wait_until(lambda: "Redis" in (watcher.ready() or ""), "the loss is noticed")
+        await wait_until(lambda: waits() > 3, "it tries again and again")
+        assert watcher.live() is None
+        valkey.start()
+        await until_ready(watcher)
+        with Redis.from_url(valkey.url) as redis:
+            await wait_until(lambda: gone(redis) == [ids[0]], "all is told")
+            # an answer that was lost may have been a success: then it stands there twice, in the same order
+            assert list(dict.fromkeys(request.id for request in changed(redis))) == ids
+    assert caplog.text.count("will be retried, nothing is lost") == 1
+    assert caplog.text.count("Redis takes events again") == 1
+
+
+async def test_a_watcher_that_starts_before_redis_waits_for_it(
+    auth: AuthService, valkey: Valkey, tmp_path: Path
+) -> None:
+    valkey.stop()
+    request_id = auth.create_request()
+    async with watching(valkey.url, settings(auth.address, tmp_path)) as watcher:
+        await wait_until(lambda: "does not do its part" in (watcher.ready() or ""), "it waits")
+        valkey.start()
+        await until_ready(watcher)
+    with Redis.from_url(valkey.url) as redis:
+        assert [request.id for request in changed(redis)] == [request_id]
+
+
+async def test_it_ends_when_it_is_told_to_though_nothing_answers(valkey: Valkey, tmp_path: Path) -> None:
+    valkey.stop()
+    async with watching(valkey.url, settings("127.0.0.1:1", tmp_path)) as watcher:
+        await wait_until(lambda: "does not do its part" in (watcher.ready() or ""), "it waits")
+
+
+async def test_when_redis_has_lost_its_data_everything_is_told_again(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "REDIS_CHECK_SECONDS", 0.1)
+    old = auth.create_request()
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        redis.flushall()
+        await wait_until(lambda: redis.exists(keys.EVENTS), "the stream is there again")
+        await wait_until(lambda: [request.id for request in changed(redis)] == [old], "it is told again")
+    assert [group["name"] for group in redis.xinfo_groups(keys.EVENTS)] == [GROUP.encode()]
+
+
+async def test_a_loss_that_an_append_meets_first_is_noticed_by_it(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    old = auth.create_request()
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        redis.flushall()
+        new = auth.create_request()
+        await wait_until(lambda: {request.id for request in changed(redis)} == {old, new}, "both are told")
+    assert [group["name"] for group in redis.xinfo_groups(keys.EVENTS)] == [GROUP.encode()]
+
+
+@pytest.fixture
+async def stream(redis_url: str) -> AsyncIterator[EventWriter]:
+    async with AsyncRedis.from_url(redis_url) as client:
+        yield EventWriter(client, limit=2)
+
+
+async def test_a_full_stream_is_waited_for(stream: EventWriter, redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    registry = CollectorRegistry()
+    outbox = Outbox(stream, WatcherMetrics(registry))
+    await outbox.open()
+    await outbox.append([RequestGone(request_id="one"), RequestGone(request_id="two")])
+
+    def waits() -> float:
+        return registry.get_sample_value("access_mail_watcher_append_waits_total", {"reason": "full"}) or 0
+
+    async def make_room() -> None:
+        await wait_until(waits, "it waits")
+        assert "the stream is full" in (outbox.trouble or "")
+        redis.xtrim(keys.EVENTS, maxlen=0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(outbox.append([RequestGone(request_id="three")]))
+        tasks.create_task(make_room())
+    assert gone(redis) == ["three"]
+    assert outbox.trouble is None
+    assert caplog.text.count("the stream is full") == 1
+
+
+async def test_after_a_long_wait_all_is_listed_again(
+    stream: EventWriter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(stream, WatcherMetrics(CollectorRegistry()))
+    await outbox.open()
+    await outbox.append([RequestGone(request_id="one")])
+    assert not outbox.in_doubt.is_set()
+    monkeypatch.setattr(outbox_module, "SLOW_SECONDS", -1)
+    await outbox.append([RequestGone(request_id="two")])
+    assert outbox.in_doubt.is_set()
+    assert gone(redis) == ["one", "two"]

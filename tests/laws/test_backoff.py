@@ -1,0 +1,19 @@
+"""Pauses stay between the first and the longest, and grow at most threefold."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.watcher.backoff import Backoff
+
+
+@given(first=st.floats(0.001, 1), factor=st.floats(1, 1000), tries=st.integers(1, 50))
+def test_a_pause_is_never_too_short_nor_too_long(first: float, factor: float, tries: int) -> None:
+    longest = first * factor
+    backoff = Backoff(first, longest)
+    last = first
+    for _ in range(tries):
+        pause = backoff.next()
+        assert first <= pause <= min(longest, last * 3 + 1e-9)
+        last = pause
+    backoff.reset()
+    assert backoff.next() <= first * 3
