@@ -29,3 +29,31 @@ locks: setup ## pin anew what pyproject.toml allows
 protos: setup ## write the Python stubs of Teleport's messages anew
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --mypy_out=quiet:. $(PROTOS)/*.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)/auth.proto
+
+.PHONY: demo
+demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by mail; ONCE=1 checks it and ends
+	@$(BIN)/python -m simulators.demo $(if $(ONCE),--once)
+
+.PHONY: test
+test: setup ## all tests: about seven minutes
+	$(BIN)/python -m pytest
+
+.PHONY: quick
+quick: setup ## the tests that need no processes: half a minute
+	$(BIN)/python -m pytest tests/unit tests/laws tests/contracts tests/house
+
+.PHONY: lint
+lint: setup ## style, types, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## forget what was installed and cached
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

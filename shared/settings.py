@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.settings_faults import SettingsError as SettingsError  # noqa: PLC0414 - mypy's way to export a name again
 from shared.settings_faults import faults_of
@@ -166,8 +167,22 @@ class MailerSettings(ProbeSettings):
     longest_pause: Duration = Field(timedelta(minutes=15), description="pauses double up to this one")
 
 
-class Settings(Section):
+class Settings(Section, BaseSettings):
     """The whole file. Each service uses its own part and demands no other."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # see above
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # see above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # see above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source: what `read_sources` has merged. The library's own stop at the first fault (docs/decisions/0003)."""
+        return (init_settings,)
 
     teleport: TeleportSettings | None = None
     mailgun: MailgunSettings | None = None

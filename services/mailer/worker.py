@@ -342,6 +342,10 @@ class MailWorker(BaseWorker):
             raise exc
         time.sleep(COMMANDS_RETRY_SECONDS)
 
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ makes its connection patient enough for blocking pops: a minute. Ours never pops, and must not hang."""
+        return connection
+
     async def _die(self) -> None:
         await asyncio.to_thread(self.teardown)
 

@@ -24,7 +24,7 @@ QUEUE_NAME = "mail"
 FUNCTION = "services.mailer.jobs.send_mail"
 """What a job names. It only tells a stock worker what to run instead."""
 
-DESCRIPTION = "a mail of Access Mail: run `access-mail start --service mailer`, not `rq worker`"
+DESCRIPTION = "a mail: run `access-mail start --service mailer`, not `rq worker`"
 """RQ's own workers log a job's description, so it says what to do. No address may stand here."""
 
 TIMEOUT_SECONDS = 180

@@ -137,9 +137,9 @@ def test_all_die_with_the_start_that_is_killed_and_the_next_start_finds_what_the
         with Redis.from_url(url) as redis:
             redis.set("kept", "value")
         assert start.ends(signal.SIGKILL) == -signal.SIGKILL
-    with run(["console", "start", "-c", str(file)], tmp_path / "log") as start:
+    with run(["console", "start", "-c", str(file)], tmp_path / "second log") as start:
         start.says(READY)
-        wait_for(lambda: all(is_gone(pid) for pid in pids.values()), "the first ones are gone", timeout=20)
+        wait_for(lambda: all(is_gone(pid) for pid in pids.values()), f"the first ones are gone: {pids}", timeout=45)
         with Redis.from_url(url) as redis:
             assert redis.get("kept") == b"value"
 
