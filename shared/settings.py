@@ -181,7 +181,7 @@ class Settings(Section, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # see above
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # see above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """One source: what `read_sources` has merged. The library's own stop at the first fault (docs/decisions/0003)."""
+        """One source: what `read_sources` has merged; why, tells docs/decisions/0003."""
         return (init_settings,)
 
     teleport: TeleportSettings | None = None

@@ -1,14 +1,11 @@
 """An RQ worker to everyone who looks, that claims jobs in batches and runs them concurrently on one loop.
 
-RQ's own bookkeeping of workers (birth, heartbeat, death, commands) is RQ's code; jobs go through the scripts of
-`shared.mail_queue`.
+Jobs go through the scripts of `shared.mail_queue`; `registration.py` has RQ's own bookkeeping of workers.
 """
 
 import asyncio
 import logging
-import os
 import random
-import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -21,15 +18,12 @@ import uvloop
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
-from rq.registry import StartedJobRegistry
-from rq.serializers import JSONSerializer
-from rq.worker import BaseWorker, WorkerStatus
-from rq.worker_registration import clean_worker_registry
+from rq.worker import WorkerStatus
 
 from services.mailer.redis_trouble import RedisTrouble
+from services.mailer.registration import RegisteredWorker
 from shared.claimed import Claimed
 from shared.mail import Dead, Verdict
-from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import BATCH, CLAIM_SECONDS, MailerEnd, Malformed, Settlement
 from shared.tasks import end
 
@@ -43,14 +37,12 @@ HEARTBEAT_SECONDS = 10.0
 IDLE_SECONDS = 1
 RETRY_SECONDS = (0.05, 1.0)
 """Redis away: pauses between tries, at random."""
-COMMANDS_RETRY_SECONDS = 1.0
 STILL_HELD_SECONDS = CLAIM_SECONDS - 5.0
 """A mail whose last confirmed renewal is older is not sent: another worker may have its claim soon."""
 WARM_SHUTDOWN_SECONDS = 7.0
 """`access-mail start` gives a mailer ten seconds, Kubernetes thirty."""
 SETTLE_AT_SHUTDOWN_SECONDS = 2.0
 COLD_SHUTDOWN_STOPS = 2
-WORKER_TTL_SECONDS = 60
 LOST = float("-inf")
 
 T = TypeVar("T")
@@ -93,25 +85,15 @@ class Held:
     """None: a job that is no mail, and is not sent."""
 
 
-class MailWorker(BaseWorker):
+class MailWorker(RegisteredWorker):
     """Sends the mails of the queue, at most `capacity` at a time."""
 
     def __init__(
         self, redis: Redis, mails: AsyncRedis, delivery: Delivery, metrics: WorkerMetrics, capacity: int
     ) -> None:
         """`redis` is RQ's own connection, `mails` the one for the scripts."""
-        name = f"mailer-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        queue = rq_queue(redis)
-        super().__init__(
-            [queue],
-            name=name,
-            connection=redis,
-            serializer=JSONSerializer,
-            worker_ttl=WORKER_TTL_SECONDS,
-            prepare_for_work=False,  # it would ask Redis, which may be away: `_register` asks
-        )
-        self.hostname, self.pid = socket.gethostname(), os.getpid()
-        self._end = MailerEnd(mails, redis, worker=name, worker_key=self.key, executions_key=self.executions_key)
+        super().__init__(redis)
+        self._end = MailerEnd(mails, redis, worker=self.name, worker_key=self.key, executions_key=self.executions_key)
         self._delivery = delivery
         self._metrics = metrics
         self._capacity = capacity
@@ -145,13 +127,13 @@ class MailWorker(BaseWorker):
     async def serve(self, *, burst: bool) -> bool:
         """The worker's life. Tells whether there was any job."""
         self._loop = asyncio.get_running_loop()
-        await self._unless_stopped("birth", self._be_born)
+        await self._unless_stopped("birth", partial(asyncio.to_thread, self.register))
         timers = (
             ("renew", self._renew, RENEW_SECONDS),
             ("due", self._queue_due, DUE_SECONDS),
             ("recover", self._recover, RECOVER_SECONDS),
             ("sweep", self._sweep, SWEEP_SECONDS),
-            ("heartbeat", self._beat, HEARTBEAT_SECONDS),
+            ("heartbeat", partial(asyncio.to_thread, self.beat), HEARTBEAT_SECONDS),
         )
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._every(seconds, name, action)) for name, action, seconds in timers]
@@ -160,7 +142,7 @@ class MailWorker(BaseWorker):
             await self._finish()
             await end(background)
         try:
-            await self._die()
+            await asyncio.to_thread(self.teardown)
         except RedisError as error:
             self._redis_failed("death", error)  # it forgets this worker in a minute
         await self._delivery.close()
@@ -225,7 +207,7 @@ class MailWorker(BaseWorker):
 
     async def _wait_for_work(self) -> None:
         if not self._held and self.get_state() != WorkerStatus.IDLE:
-            await asyncio.to_thread(self._rest)
+            await asyncio.to_thread(self.rest)
         if await self._end.is_suspended():
             await asyncio.sleep(IDLE_SECONDS)
         else:
@@ -259,7 +241,7 @@ class MailWorker(BaseWorker):
             tasks = list(pending)
         for task in tasks:
             task.cancel()
-        with suppress(TimeoutError):  # Redis is away: the claims' end puts all that back
+        with suppress(TimeoutError, RedisError):  # Redis is away: the claims' end puts all that back
             async with asyncio.timeout(SETTLE_AT_SHUTDOWN_SECONDS):
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self._done.join()
@@ -292,62 +274,12 @@ class MailWorker(BaseWorker):
 
     async def _sweep(self) -> None:
         freed, adopted = await self._end.sweep()
-        await asyncio.to_thread(self._clean_up_after_stock_workers)
+        await asyncio.to_thread(self.clean_up_after_stock_workers)
         if freed or adopted:
             log.warning(
                 "%d stuck threads freed, %d mails that another RQ worker failed are queued again", freed, adopted
             )
             self._metrics.recovered(freed + adopted)
-
-    def _clean_up_after_stock_workers(self) -> None:
-        """What a stock worker that died has left; ours leave nothing that this sees."""
-        queue = self.queues[0]
-        StartedJobRegistry(queue=queue).cleanup()
-        queue.intermediate_queue.cleanup(self, queue)
-        clean_worker_registry(queue)
-
-    # -- RQ's bookkeeping of workers
-
-    async def _be_born(self) -> None:
-        await asyncio.to_thread(self._register)
-
-    def _register(self) -> None:
-        self._set_ip_address(self.connection)
-        self.connection.delete(self.key)  # what an earlier try, or a lost Redis, has left would pass for another worker
-        self.register_birth()  # type: ignore[no-untyped-call]  # of RQ
-        self.set_state(WorkerStatus.STARTED)
-        if self.pubsub_thread is None:
-            self.subscribe()  # type: ignore[no-untyped-call]  # of RQ
-
-    async def _beat(self) -> None:
-        await asyncio.to_thread(self._heartbeat)
-
-    def _heartbeat(self) -> None:
-        if self._is_registered():
-            self.heartbeat(WORKER_TTL_SECONDS)
-        else:
-            self._register()
-
-    def _rest(self) -> None:
-        if self._is_registered():  # otherwise the state would be a key without a lifetime
-            self.set_state(WorkerStatus.IDLE)
-
-    def _is_registered(self) -> bool:
-        """Not so if Redis has lost its data, or this process was stopped for long."""
-        return bool(self.connection.hexists(self.key, "birth"))
-
-    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
-        """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
-        if not isinstance(exc, RedisError):
-            raise exc
-        time.sleep(COMMANDS_RETRY_SECONDS)
-
-    def _set_connection(self, connection: Redis) -> Redis:
-        """RQ makes its connection patient enough for blocking pops: a minute. Ours never pops, and must not hang."""
-        return connection
-
-    async def _die(self) -> None:
-        await asyncio.to_thread(self.teardown)
 
     # -- Redis away
 

@@ -1,0 +1,79 @@
+"""RQ's own bookkeeping of workers for one that takes its jobs in another way: birth, heartbeat, death, commands.
+
+All of it is RQ's code on RQ's synchronous connection: call it in a thread. Every method raises `RedisError`.
+"""
+
+import os
+import socket
+import time
+import uuid
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker, WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from shared.mail_queue.layout import rq_queue
+
+COMMANDS_RETRY_SECONDS = 1.0
+WORKER_TTL_SECONDS = 60
+
+
+class RegisteredWorker(BaseWorker):
+    """A worker of the mail queue, as `rq info` and dashboards see it."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(
+            [rq_queue(redis)],
+            name=f"mailer-{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+            connection=redis,
+            serializer=JSONSerializer,
+            worker_ttl=WORKER_TTL_SECONDS,
+            prepare_for_work=False,  # it would ask Redis, which may be away: `register` asks
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+
+    def register(self) -> None:
+        """Tell RQ of this worker, and listen to its commands."""
+        self._set_ip_address(self.connection)
+        self.connection.delete(self.key)  # what an earlier try, or a lost Redis, has left would pass for another worker
+        self.register_birth()  # type: ignore[no-untyped-call]  # of RQ
+        self.set_state(WorkerStatus.STARTED)
+        if self.pubsub_thread is None:
+            self.subscribe()  # type: ignore[no-untyped-call]  # of RQ
+
+    def beat(self) -> None:
+        """Say that this worker lives."""
+        if self._is_registered():
+            self.heartbeat(WORKER_TTL_SECONDS)
+        else:
+            self.register()
+
+    def rest(self) -> None:
+        """Say that it has nothing to do."""
+        if self._is_registered():  # otherwise the state would be a key without a lifetime
+            self.set_state(WorkerStatus.IDLE)
+
+    def _is_registered(self) -> bool:
+        """Not so if Redis has lost its data, or this process was stopped for long."""
+        return bool(self.connection.hexists(self.key, "birth"))
+
+    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+        """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
+        if not isinstance(exc, RedisError):
+            raise exc
+        time.sleep(COMMANDS_RETRY_SECONDS)
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ makes its connection patient enough for blocking pops: a minute. Ours never pops, and must not hang."""
+        return connection
+
+    def clean_up_after_stock_workers(self) -> None:
+        """What a stock worker that died has left; ours leave nothing that this sees."""
+        queue = self.queues[0]
+        StartedJobRegistry(queue=queue).cleanup()
+        queue.intermediate_queue.cleanup(self, queue)
+        clean_worker_registry(queue)
