@@ -42,6 +42,10 @@ class EmbeddedValkey:
             raise SettingsError([f"data_dir: {directory} is too long for a Unix socket; choose a shorter path"])
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (directory / "lock").exists() and any(directory.iterdir()):
+                raise SettingsError(
+                    [f"data_dir: {directory} holds other things; name a directory for Access Mail alone"]
+                )
             directory.chmod(0o700)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -5,6 +5,8 @@ from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.headerregistry import HeaderRegistry
 from typing import Any
 
+import idna
+
 _ATOM = r'[^\x00-\x20\x7f()<>\[\]:;@\\,."]+'
 """RFC 5322 §3.2.3 atext, and RFC 6532 §3.2 beyond ASCII."""
 
@@ -38,3 +40,16 @@ def parse_sender(text: str) -> tuple[str, str]:
     if defects or header.groups[0].display_name is not None or not is_address(mailbox.addr_spec):
         raise ValueError("not an e-mail address")
     return mailbox.display_name, mailbox.addr_spec
+
+
+def wire_domain(domain: str) -> str:
+    """The domain of an address in A-labels. Raises `ValueError` for what IDNA does not allow."""
+    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+
+
+def message_id_domain(configured: str | None, sender: str) -> str:
+    """The domain of Message-IDs in A-labels: as configured, else the sender's. Raises `ValueError` for no domain."""
+    domain = configured or parse_sender(sender)[1].rpartition("@")[2]
+    if domain.startswith("[") or not is_address(f"access@{domain}"):
+        raise ValueError("no domain name; write one like example.com, or delete the line")
+    return wire_domain(domain)

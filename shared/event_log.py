@@ -47,13 +47,14 @@ class EventWriter:
     async def open(self) -> None:
         """Read or write the epoch and make sure that the group exists. Raises `redis.exceptions.RedisError`."""
         await self._redis.set(keys.EPOCH, secrets.token_hex(8), nx=True)
-        self._epoch = cast("bytes", await self._redis.get(keys.EPOCH))
+        epoch = cast("bytes", await self._redis.get(keys.EPOCH))
         try:
             # From 0: events that were appended before the group was lost are still to be routed.
             await self._redis.xgroup_create(keys.EVENTS, GROUP, id="0", mkstream=True)
         except ResponseError as error:
             if not is_busy_group(error):
                 raise
+        self._epoch = epoch  # last: if the group cannot be made, the loss is still to be told
 
     async def append(self, events: Sequence[RequestChanged | RequestGone]) -> bool:
         """Put the events on the stream, in one transaction.

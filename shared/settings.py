@@ -236,8 +236,12 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     except FileFault as fault:
         raise SettingsError([str(fault)]) from None
     contradictions = _contradictions(sources)
+    # To the library these are arguments of its own.
+    private = [key for key in sources.tree if key.startswith("_")]
+    contradictions += [f"{sources.name((key,))}: unknown key; delete it" for key in private]
+    tree = {key: value for key, value in sources.tree.items() if key not in private}
     try:
-        settings = Settings.model_validate(sources.tree)
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
         # neither is chained: pydantic's own text quotes the values
         raise SettingsError([*faults_of(error, Settings, sources), *contradictions]) from None

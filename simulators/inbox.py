@@ -167,8 +167,8 @@ def letter(mail: ReceivedMail, number: int) -> str:
 def notable_headers(mail: ReceivedMail) -> list[tuple[str, str]]:
     """The headers that matter to whoever looks at a notification, decoded."""
     return [
-        (name, str(value))
-        for name, value in mail.message.items()
+        (name, value)
+        for name, value in mail.headers
         if name.lower() in SHOWN_HEADERS or name.lower().startswith(OWN_HEADERS)
     ]
 
@@ -181,7 +181,7 @@ def as_json(mail: ReceivedMail) -> dict[str, Any]:
         "subject": mail.subject,
         "message_id": mail.message_id,
         "references": mail.references,
-        "headers": [[name, str(value)] for name, value in mail.message.items()],
+        "headers": mail.headers,
         "text": mail.text,
         "html": mail.html,
         "arrived": mail.arrived.isoformat(),

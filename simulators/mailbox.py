@@ -178,7 +178,7 @@ class Connection(SMTP):
         # A peer that goes away in mid-sentence ends the task with an error that concerns nobody.
         self._handler_coroutine.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self.mailbox.server is None:  # its TLS handshake has outlived the server
-            self._abort()
+            self._writer.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more can be said."""
@@ -190,7 +190,7 @@ class Connection(SMTP):
     async def cut(self) -> None:
         """Cut the line, and wait until nothing of the connection is left."""
         assert self._handler_coroutine is not None, "the library has begun to serve"
-        self._abort()
+        self._writer.transport.abort()
         await asyncio.wait([self._handler_coroutine, self._gone])
 
     async def rule(self, stage: Stage, recipients: Sequence[str] = ()) -> str:
@@ -201,7 +201,7 @@ class Connection(SMTP):
         rule.obeyed += 1
         await asyncio.sleep(rule.delay)
         if rule.drop:
-            self._abort()
+            self._writer.transport.abort()
             await asyncio.shield(self._gone)  # and with it this task is cancelled, as it serves the connection
         return rule.reply
 
@@ -270,10 +270,6 @@ class Connection(SMTP):
             )
             self.mailbox.mails.append(mail)
         return await self.rule("accepted", envelope.rcpt_tos) or f"250 2.0.0 OK: mail {len(self.mailbox.mails)}"
-
-    def _abort(self) -> None:
-        assert isinstance(self.transport, asyncio.Transport), "the line is open"
-        self.transport.abort()
 
     def _create_session(self) -> Session:
         return QuietSession(self.loop)

@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes
+from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage, Message
 from email.parser import BytesHeaderParser
-from email.policy import default
+from email.policy import EmailPolicy, default
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Protocol, cast
+
+AS_TEXT = EmailPolicy(header_factory=HeaderRegistry(use_default_map=False))
+"""Decodes headers and understands none: the standard parser fails at some malformed addresses and Message-IDs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +37,18 @@ class ReceivedMail:
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The mail as the standard parser reads it."""
+        """The mail as the standard parser reads it, which raises errors of many kinds at some malformed headers."""
         return message_from_bytes(self.raw, policy=default)
 
     @cached_property
     def _headers(self) -> Message:
         """The headers alone, unstructured: many times faster than the message."""
         return BytesHeaderParser().parsebytes(self.raw)
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Names and decoded values in their order, however malformed they are."""
+        return [(name, str(value)) for name, value in BytesHeaderParser(policy=AS_TEXT).parsebytes(self.raw).items()]
 
     @property
     def message_id(self) -> str:
@@ -58,7 +67,7 @@ class ReceivedMail:
 
     @property
     def text(self) -> str:
-        """The text part, decoded, with LF; empty if there is none. Raises `LookupError` for an unknown charset."""
+        """The text part, decoded, with LF; empty if there is none. What its charset does not explain becomes U+FFFD."""
         return self._part("plain")
 
     @property
@@ -68,7 +77,14 @@ class ReceivedMail:
 
     def _part(self, subtype: str) -> str:
         part = self.message.get_body((subtype,))
-        return "" if part is None else str(cast(EmailMessage, part).get_content()).replace("\r\n", "\n")
+        if part is None:
+            return ""
+        content = cast(bytes, part.get_payload(decode=True))
+        try:
+            text = content.decode(part.get_content_charset("ascii"), "replace")
+        except LookupError:  # nobody knows this charset
+            text = content.decode("ascii", "replace")
+        return text.replace("\r\n", "\n")
 
 
 class PostOffice(Protocol):

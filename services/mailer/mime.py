@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 
-import idna
-
-from shared.addresses import is_address
+from shared.addresses import is_address, wire_domain
 
 LINE_WANTED = 78
 LINE_ALLOWED = 998
@@ -92,11 +90,6 @@ def wire_address(address: str) -> str:
     if len(wire.encode()) > ADDRESS_ALLOWED:
         raise ValueError(f"the address is longer than {ADDRESS_ALLOWED} octets")
     return wire
-
-
-def wire_domain(domain: str) -> str:
-    """The domain of an address in A-labels. Raises `ValueError` for what IDNA does not allow."""
-    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
 
 
 def _tokens(name: str, tokens: Iterable[str]) -> str:

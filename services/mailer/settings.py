@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from services.mailer.mime import Mailbox, wire_address, wire_domain
-from shared.addresses import is_address, parse_sender
+from services.mailer.mime import Mailbox, wire_address
+from shared.addresses import message_id_domain, parse_sender
 from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings, read_secret
 
 
@@ -35,13 +35,15 @@ class MailerConfiguration:
         sender = None if settings.delivery is None else _sender(settings.delivery.sender)
         if sender is None:
             faults.append("delivery.sender: no e-mail address that mail can come from; give one as access@example.com")
-        domain = None if settings.delivery is None else settings.delivery.message_id_domain
-        if domain is not None and (domain.startswith("[") or not is_address(f"access@{domain}")):
-            faults.append("delivery.message_id_domain: no domain name; write one like example.com, or delete the line")
-        if faults or relay is None or sender is None:
+        domain = None
+        if sender is not None and settings.delivery is not None:
+            try:
+                domain = message_id_domain(settings.delivery.message_id_domain, settings.delivery.sender)
+            except ValueError as error:
+                faults.append(f"delivery.message_id_domain: {error}")
+        if faults or relay is None or sender is None or domain is None:
             raise SettingsError(faults)
-        default_domain = sender.address.rpartition("@")[2]
-        return cls(relay, sender, wire_domain(domain or default_domain), settings.mailer)
+        return cls(relay, sender, domain, settings.mailer)
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str:

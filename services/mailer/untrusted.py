@@ -6,7 +6,6 @@ Escaping for HTML is the templates' work, encoding for headers `mime`'s; here ch
 import re
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
-_BLANK_LINES = re.compile(r"(?:[ \t]*\n){3,}")
 
 _UNFIT = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029"  # controls, and what Unicode counts as line breaks
@@ -25,8 +24,9 @@ def line(text: str, limit: int) -> str:
 def lines(text: str, limit: int, most: int) -> tuple[str, ...]:
     """Its lines, `limit` characters in all and `most` lines at the most, no two empty ones in a row."""
     clean = _UNFIT.sub("", _LINE_BREAK.sub("\n", text)).expandtabs(4)
-    kept = _cut(_BLANK_LINES.sub("\n\n", clean).strip(), limit).split("\n")
-    kept = [each.rstrip() for each in kept]
+    stripped = [each.rstrip() for each in clean.strip().split("\n")]
+    single = [each for position, each in enumerate(stripped) if each or stripped[position - 1]]
+    kept = [each.rstrip() for each in _cut("\n".join(single), limit).split("\n")]
     return tuple(kept if len(kept) <= most else [*kept[: most - 1], "…"]) if any(kept) else ()
 
 

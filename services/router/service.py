@@ -4,7 +4,6 @@ import logging
 import os
 import secrets
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -63,7 +62,7 @@ class Router:
         self._end = RouterEnd(redis, GROUP)
         self._configuration = configuration
         self._metrics = RouterMetrics(registry, self._backlog)
-        self._stopping = threading.Event()
+        self._is_stopping = False
         self._postponed: list[Delivery] = []
         self._failures: Counter[str] = Counter()
         self._next_upkeep = self._next_consumer_upkeep = 0.0
@@ -79,17 +78,17 @@ class Router:
 
     def run(self) -> None:
         """Route until `stop`."""
-        while not self._stopping.is_set():
+        while not self._is_stopping:
             self._turned = time.monotonic()
             try:
                 self._follow()
             except RedisError as error:
                 self._redis_failed(error)
-                self._stopping.wait(RECONNECT_SECONDS)
+                time.sleep(RECONNECT_SECONDS)
 
     def stop(self) -> None:
-        """End `run` after the batch in hand."""
-        self._stopping.set()
+        """End `run` after the batch in hand. A plain flag: a signal may come while another one is being handled."""
+        self._is_stopping = True
 
     def reload(self, settings: Settings) -> None:
         """Take over changed recipients. Raises `SettingsError`."""
@@ -114,7 +113,7 @@ class Router:
         while deliveries:  # of a connection before this one
             self.route(deliveries)
             deliveries = self._reader.own(BATCH) if not self._postponed else []
-        while not self._stopping.is_set():
+        while not self._is_stopping:
             self._turned = time.monotonic()
             self.route(self._take())
 

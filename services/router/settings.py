@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from services.router.directory import RoleMap
-from shared.addresses import parse_sender
+from shared.addresses import message_id_domain
 from shared.settings import Settings, SettingsError
 
 
@@ -25,6 +25,8 @@ class RouterConfiguration:
             faults.append("delivery.sender: missing; name the address that mails come from")
         if faults or settings.delivery is None:
             raise SettingsError(faults)
-        _, address = parse_sender(settings.delivery.sender)
-        domain = settings.delivery.message_id_domain or address.rpartition("@")[2]
+        try:
+            domain = message_id_domain(settings.delivery.message_id_domain, settings.delivery.sender)
+        except ValueError as error:
+            raise SettingsError([f"delivery.message_id_domain: {error}"]) from None
         return cls(role_map=settings.role_map(), message_id_domain=domain)

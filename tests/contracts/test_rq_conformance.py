@@ -88,7 +88,9 @@ def put_stock(redis: Redis) -> None:
 
 
 def run_stock(redis: Redis, _url: str) -> None:
-    SimpleWorker([rq_queue(redis)], connection=redis, serializer=JSONSerializer).work(burst=True, logging_level="ERROR")
+    SimpleWorker([rq_queue(redis)], connection=redis, serializer=JSONSerializer).work(
+        burst=True, logging_level="WARNING"
+    )
 
 
 def keyspace(redis: Redis) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The router on a real Valkey: events in, mail jobs out, whatever order routers take them in."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from services.router.settings import RouterConfiguration
 from shared import keys
 from shared.event_log import EventReader
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
+from tests.processes import run
 from tests.waiting import wait_for
 
 CONFIGURATION = RouterConfiguration(
@@ -187,6 +189,17 @@ def test_many_routers_make_the_same_mails_as_one(redis: Redis, new_router: Calla
         for thread in redis.scan_iter(f"{keys.THREAD_PREFIX}r{n}-*", count=10_000):
             order = [entry.decode().split("-", 1)[1].rpartition("-")[0] for entry in redis.lrange(thread, 0, -1)]  # type: ignore[union-attr]  # redis-py's replies
             assert order == ["requested", "reviewed-1", "reviewed-2", "approved"]
+
+
+def test_many_signals_at_once_end_it_as_one_does(redis_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "teleport-email.toml"
+    config.write_text('[delivery]\nsender = "a@example.com"\n[role_to_recipients]\n"*" = "a@example.com"\n')
+    environ = {"ACCESS_MAIL__REDIS__URL": redis_url, "ACCESS_MAIL__ROUTER__PORT": "0"}
+    with run(["services.router", "-c", str(config)], tmp_path / "log", environ) as router:
+        router.says("ready")
+        for _ in range(200):
+            router.process.send_signal(signal.SIGTERM)
+        assert router.ends() == 0
 
 
 def test_what_all_have_read_is_trimmed(redis: Redis, new_router: Callable[[], Router]) -> None:

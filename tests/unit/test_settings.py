@@ -261,3 +261,7 @@ def test_a_secret_is_read_without_the_white_space_around_it(tmp_path: Path) -> N
         read_secret(secret)
     with pytest.raises(SettingsError, match="cannot be read"):
         read_secret(tmp_path / "absent")
+
+
+def test_keys_that_the_settings_library_takes_for_its_own_are_unknown(file: Path) -> None:
+    assert faults_of(file, '_env_file = "/etc/passwd"') == ["_env_file: unknown key; delete it"]

@@ -82,13 +82,13 @@ def _translated() -> Iterator[None]:
     """The library's errors in our words."""
     try:
         yield
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         detail = one_line(f"{type(error).__name__}: {error}", DETAIL_LENGTH)
         perhaps = not isinstance(error, _BEFORE_SENDING)
         raise Unavailable(_trouble(error), detail, perhaps=perhaps) from error
 
 
-def _trouble(error: httpx.TransportError) -> Trouble:
+def _trouble(error: httpx.RequestError) -> Trouble:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Trouble.TLS if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)) else Trouble.CONNECT
     if isinstance(error, httpx.TimeoutException):

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, cast
 
 import grpc
 from grpc import aio
@@ -204,6 +204,8 @@ class TeleportClient:
         while True:
             with self._translated():
                 answer = await self._auth.ListAccessRequests(call, timeout=CALL_SECONDS, metadata=self._metadata)
+            if cast("object", answer) is None:  # what gRPC gives where it cannot parse a message
+                raise TeleportUnavailable("the list of Access Requests cannot be read")
             yield [decode_request(request) for request in answer.AccessRequests]
             if not answer.NextKey:
                 return
