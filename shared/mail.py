@@ -151,9 +151,9 @@ class Receipt:
     """An attempt before the last may have been taken by the relay."""
 
 
-_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
 def one_line(text: str, limit: int) -> str:
-    """Untrusted text for a log line or a header: control and direction characters become a space, cut to `limit`."""
+    """Untrusted text for a log line or a receipt: what is no text becomes a space, cut to `limit` characters."""
     return _NOT_PRINTABLE.sub(" ", text)[:limit].strip()

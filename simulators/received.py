@@ -82,7 +82,7 @@ class ReceivedMail:
         content = cast(bytes, part.get_payload(decode=True))
         try:
             text = content.decode(part.get_content_charset("ascii"), "replace")
-        except LookupError:  # nobody knows this charset
+        except (LookupError, ValueError):  # nobody knows this charset
             text = content.decode("ascii", "replace")
         return text.replace("\r\n", "\n")
 

@@ -9,7 +9,7 @@ from redis import Redis
 from shared.event_log import GROUP, EventReader
 from shared.events import AccessRequest, Cluster, RequestState
 from shared.mail import Mail, Notice, Recipient, Why
-from shared.mail_queue.router_end import Commit, Committed, RouterEnd
+from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
 from shared.memory import RequestFacts, RequestMemory
 
 ANN = Recipient(address="ann@example.com", why=Why.DEFAULT)
@@ -45,7 +45,9 @@ def put(redis: Redis, mails: Sequence[Mail], remembered: RequestMemory | None = 
     EventReader(redis, "test").open()
     request_id = mails[0].request_id
     end = RouterEnd(redis, GROUP)
-    revision = end.recall([request_id])[request_id].revision
+    recalled = end.recall([request_id])[request_id]
+    assert isinstance(recalled, Remembered)
+    revision = recalled.revision
     commit = Commit(f"1-{next(_entries)}", request_id, revision, remembered or memory(request_id=request_id), mails)
     (committed,) = end.commit([commit])
     assert committed is not None

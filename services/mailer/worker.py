@@ -83,6 +83,8 @@ class Held:
     """Monotonic time of the last confirmed renewal, when the request for it was sent."""
     task: asyncio.Task[None] | None = None
     """None: a job that is no mail, and is not sent."""
+    is_leaving: bool = False
+    """Its content was let go to the relay, which may have it from then on."""
 
 
 class MailWorker(RegisteredWorker):
@@ -138,9 +140,11 @@ class MailWorker(RegisteredWorker):
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._every(seconds, name, action)) for name, action, seconds in timers]
             background.append(group.create_task(self._settle()))
-            worked = await self._claim(group, burst=burst)
-            await self._finish()
-            await end(background)
+            try:
+                worked = await self._claim(group, burst=burst)
+                await self._finish()
+            finally:
+                await end(background)
         try:
             await asyncio.to_thread(self.teardown)
         except RedisError as error:
@@ -173,7 +177,7 @@ class MailWorker(RegisteredWorker):
             if not claims.jobs and burst and not self._held:
                 break
             if not claims.jobs:
-                await self._unless_stopped("wait", self._wait_for_work)
+                await self._try_to_wait()
         return worked
 
     def _take(self, group: asyncio.TaskGroup, job: Claimed | Malformed) -> None:
@@ -198,12 +202,25 @@ class MailWorker(RegisteredWorker):
 
     def _is_still_held(self, execution: str) -> bool:
         held = self._held.get(execution)
-        return held is not None and time.monotonic() - held.renewed_at < STILL_HELD_SECONDS
+        if held is None or time.monotonic() - held.renewed_at >= STILL_HELD_SECONDS:
+            return False
+        held.is_leaving = True
+        return True
 
     async def _wait_for_room(self) -> None:
         self._room.clear()
         if not self._stops and len(self._held) >= self._capacity:
             await self._room.wait()
+
+    async def _try_to_wait(self) -> None:
+        """Once, then back to claiming: a full Redis refuses to wait, and only mails that leave make room."""
+        try:
+            await self._wait_for_work()
+        except RedisError as error:
+            self._redis_failed("wait", error)
+            await asyncio.sleep(random.uniform(*RETRY_SECONDS))  # noqa: S311  # no secret
+        else:
+            self._trouble.answered("wait")
 
     async def _wait_for_work(self) -> None:
         if not self._held and self.get_state() != WorkerStatus.IDLE:
@@ -245,7 +262,7 @@ class MailWorker(RegisteredWorker):
             async with asyncio.timeout(SETTLE_AT_SHUTDOWN_SECONDS):
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self._done.join()
-                left = [(held.id, execution) for execution, held in self._held.items()]
+                left = [(held.id, execution, held.is_leaving) for execution, held in self._held.items()]
                 if left:
                     log.info("%d mails in flight go back into the queue", await self._end.release(left))
 

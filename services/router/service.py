@@ -258,10 +258,12 @@ class Router:
 def decide(
     delivery: Delivery,
     event: RequestChanged | RequestGone,
-    remembered: Remembered,
+    remembered: Remembered | ValidationError,
     configuration: RouterConfiguration,
 ) -> Routed:
-    """What follows from one event: pure."""
+    """What follows from one event: pure. Raises the `ValidationError` of a memory that cannot be read."""
+    if isinstance(remembered, ValidationError):
+        raise remembered
     memory = remembered.memory
     notices, facts = changes(memory, event)
     found = None

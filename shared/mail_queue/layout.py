@@ -92,7 +92,7 @@ def mail_of(data: bytes, job_id: str) -> Mail:
     try:
         function, _, (argument,), _ = json.loads(data)
         mail = Mail.model_validate(argument)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise MalformedJobError(f"its data is no mail in JSON ({type(error).__name__})") from error
     if function != FUNCTION or mail.id != job_id:
         raise MalformedJobError("its data is no mail of this id")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from rq.suspension import WORKERS_SUSPENDED
@@ -92,7 +93,7 @@ class MailerEnd:
         now, jobs, requests, buried = await self._run(
             "claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions]
         )
-        facts = {key: RequestFacts.model_validate_json(text) for key, text in requests if text}
+        facts = {key: _facts(text) for key, text in requests if text}
         return Claims([_claimed(row, float(now), facts) for row in jobs], [id_.decode() for id_ in buried])
 
     async def wait_for_work(self, seconds: int) -> None:
@@ -117,9 +118,10 @@ class MailerEnd:
         arguments = [self._worker, as_rq_time(time.time()), *flat(rows)]
         return int(await self._run("settle", self._worker_keys, arguments))
 
-    async def release(self, held: Sequence[tuple[str, str]]) -> int:
-        """Put these jobs (job id, execution) back to the head of the queue, untouched; gives how many went back."""
-        return int(await self._run("release", [self._worker_keys[1]], flat(held)))
+    async def release(self, held: Sequence[tuple[str, str, bool]]) -> int:
+        """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue; gives how many."""
+        rows = [(job_id, execution, "1" if perhaps else "0") for job_id, execution, perhaps in held]
+        return int(await self._run("release", [self._worker_keys[1]], flat(rows)))
 
     async def recover(self) -> int:
         """Put back what dead workers held; gives the number of jobs."""
@@ -144,12 +146,26 @@ class MailerEnd:
         return int(freed), int(adopted)
 
 
-def _claimed(row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts]) -> Claimed | Malformed:
+def _facts(text: bytes) -> RequestFacts | ValidationError:
+    """What is remembered of a request; the error if a later version wrote it, for its own mails to meet."""
+    try:
+        return RequestFacts.model_validate_json(text)
+    except ValidationError as error:
+        return error
+
+
+def _claimed(
+    row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError]
+) -> Claimed | Malformed:
     id_, execution, data, attempts, first_tried, revived, perhaps, own, own_perhaps, first, first_perhaps, request = row
     try:
         mail = mail_of(data, id_.decode())
     except MalformedJobError as error:
         return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=str(error))
+    known = facts.get(request)
+    if isinstance(known, ValidationError):
+        error_text = "what is remembered of its request cannot be read by this version"
+        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=error_text)
     return Claimed(
         mail=mail,
         execution=execution.decode(),
@@ -160,7 +176,7 @@ def _claimed(row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts])
         perhaps=perhaps == b"1",
         receipt=Receipt(Outcome(own.decode()), perhaps=own_perhaps == b"1") if own else None,
         announced=first == b"delivered" or first_perhaps == b"1",
-        facts=facts.get(request),
+        facts=known,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 
 from shared import keys
@@ -69,8 +69,8 @@ class RouterEnd:
         self._keys = common_keys(redis)
         self._arguments = common_arguments(redis)
 
-    def recall(self, request_ids: Sequence[str]) -> dict[str, Remembered]:
-        """What is remembered of these requests, in one round trip."""
+    def recall(self, request_ids: Sequence[str]) -> dict[str, Remembered | ValidationError]:
+        """What is remembered of these requests, in one round trip; the error where a later version wrote it."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for request_id in request_ids:
                 pipeline.hmget(keys.request(request_id), ["revision", "facts", "told", "notices"])
@@ -103,15 +103,18 @@ class RouterEnd:
         return [*header, now, DESCRIPTION, TIMEOUT_SECONDS, len(fields), *flat(fields), *flat(mails)]
 
 
-def _remembered(row: Sequence[Any]) -> Remembered:
+def _remembered(row: Sequence[Any]) -> Remembered | ValidationError:
     revision, facts, told, notices = row
     if revision is None:
         return Remembered(None, "")
-    memory = RequestMemory(
-        facts=RequestFacts.model_validate_json(facts),
-        told=_told.validate_json(told),
-        notices=_notices.validate_json(notices),
-    )
+    try:
+        memory = RequestMemory(
+            facts=RequestFacts.model_validate_json(facts),
+            told=_told.validate_json(told),
+            notices=_notices.validate_json(notices),
+        )
+    except ValidationError as error:
+        return error
     return Remembered(memory, revision.decode())
 
 

@@ -1,16 +1,18 @@
 """The web inbox shows people, threads and mails, and gives hostile mails no room."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from html.parser import HTMLParser
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from simulators.inbox import Inbox, letter
+from simulators.inbox import Inbox, as_json, letter
 from simulators.mailbox import Mailbox
 from simulators.received import ReceivedMail, about, duplicates, threads
 
@@ -111,6 +113,28 @@ def test_hostile_text_adds_no_element_to_the_page(subject: str, html: str, addre
     ordinary.feed(letter(mail("r-1", subject="Request", html="<p>."), 0))
     assert page.found == ordinary.found
     assert page.framed == (html + ".\n").replace("\r", "\n")
+
+
+MALFORMED = [
+    *("<", "@", ":", ";", "[", "(", "=?nope?q?", "?=", "\\", "\xff", "\x00", "a", "charset=", "boundary=x", "name*0*="),
+    *("text/plain", "text/html", "multipart/alternative", "base64", "utf-16", "undefined"),
+]
+NAMES = ["To", "From", "Date", "Message-ID", "References", "Subject", "Content-Type", "Content-Transfer-Encoding"]
+malformed_headers = st.tuples(st.sampled_from(NAMES), st.lists(st.sampled_from(MALFORMED), max_size=6).map("".join))
+
+
+@given(headers=st.lists(malformed_headers, max_size=4), body=st.sampled_from(["", "=ZZ", "--x\r\n\r\nhi", "\xff"]))
+@example(headers=[("To", "x<")], body="")  # the standard parser fails at these
+@example(headers=[("Message-ID", "<")], body="")
+@example(headers=[("Content-Type", "text/plain; charset=nope")], body="hi")
+def test_a_malformed_mail_is_shown_like_any_other(headers: list[tuple[str, str]], body: str) -> None:
+    raw = "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n" + body
+    malformed = replace(mail("r-1"), raw=raw.encode("latin-1"))
+    assert len(malformed.headers) == len(headers)
+    page = Elements()
+    page.feed(letter(malformed, 0))
+    assert page.found[-1] == ("a", ("href",))
+    assert json.loads(json.dumps(as_json(malformed)))["recipient"] == ALICE
 
 
 def test_a_thread_shows_an_answer_after_what_it_answers() -> None:

@@ -19,7 +19,7 @@ from shared.events import RequestState
 from shared.mail import Dead, Delivered, Dropped, Later, Mail, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
 from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
-from shared.mail_queue.router_end import Commit, RouterEnd
+from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
 from tests.mails import ANN, BOB, mail, memory, put
 from tests.waiting import wait_for
 
@@ -84,7 +84,9 @@ class TestPut:
         stale = Commit("1-999", "r1", "not the revision", memory(RequestState.DENIED), [mail("denied")])
         assert RouterEnd(redis, GROUP).commit([stale]) == [None]
         assert status(redis, mail("denied")) is None
-        recalled = RouterEnd(redis, GROUP).recall(["r1"])["r1"].memory
+        remembered = RouterEnd(redis, GROUP).recall(["r1"])["r1"]
+        assert isinstance(remembered, Remembered)
+        recalled = remembered.memory
         assert recalled == memory().model_copy(update={"facts": recalled.facts if recalled else None})
         assert recalled.facts.is_pending
 
@@ -163,6 +165,16 @@ class TestClaim:
         assert job.facts.request is not None
         assert job.facts.request.request_reason == "because"
         assert (job.attempts, job.revived, job.perhaps, job.receipt, job.announced) == (0, False, False, None, False)
+
+    async def test_a_memory_of_a_later_version_concerns_its_own_mails_alone(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested", request_id="r2")], memory(request_id="r2"))
+        put(redis, [mail("requested")])
+        redis.hset(keys.request("r2"), "facts", '{"v": 2}')
+        bad, good = (await end.claim([uuid.uuid4().hex, uuid.uuid4().hex])).jobs
+        assert isinstance(bad, Malformed)
+        assert "cannot be read" in bad.error
+        assert isinstance(good, Claimed)
+        await end.settle([Settlement(bad.id, bad.execution, bad.now, Dead("malformed", bad.error))])
 
     async def test_suspended_workers_take_nothing(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])
@@ -283,17 +295,23 @@ class TestDeath:
             await end_claims(redis)
             await end.recover()
             job = await claim_one(end, mail("requested"))
-            await end.release([(job.mail.id, job.execution)])
+            await end.release([(job.mail.id, job.execution, False)])
         await claim_one(end, mail("requested"))
 
     async def test_released_mails_go_back_to_the_head_in_their_order(self, redis: Redis, end: MailerEnd) -> None:
         people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(4)]
         put(redis, [mail("requested", person) for person in people])
         first = await claim(end, 2)
-        assert await end.release([(job.mail.id, job.execution) for job in first]) == 2
+        assert await end.release([(job.mail.id, job.execution, False) for job in first]) == 2
         again = await claim(end)
         assert [job.mail.recipient for job in again] == people
         assert not any(job.perhaps or job.attempts for job in again)
+
+    async def test_a_released_mail_that_was_leaving_is_perhaps_sent(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        await end.release([(job.mail.id, job.execution, True)])
+        assert (await claim_one(end, mail("requested"))).perhaps
 
     async def test_rq_info_after_a_death_fails_nothing(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])

@@ -9,8 +9,9 @@ from email.message import EmailMessage
 
 import aiosmtplib
 import pytest
+import uvloop
 
-from simulators.mailbox import Login, Mailbox, Rule
+from simulators.mailbox import Encryption, Login, Mailbox, Rule
 from tests.relay_tls import relay_tls
 from tests.waiting import wait_until
 
@@ -242,6 +243,24 @@ async def test_a_restarted_relay_has_cut_its_connections_and_kept_its_port(mailb
     await mailbox.start()
     assert mailbox.port == port
     await send(mailbox)
+
+
+@pytest.mark.parametrize("encryption", ["offered", "implicit"])
+def test_open_connections_are_cut_on_uvloop_too(
+    encryption: Encryption, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def cut() -> None:
+        mailbox = Mailbox(tls=tls[0], encryption=encryption)
+        implicit = encryption == "implicit"
+        async with mailbox:
+            smtp = client(mailbox, use_tls=implicit, start_tls=not implicit, tls_context=tls[1])
+            await smtp.connect()
+            await smtp.sendmail(ALICE, [BOB], mail())
+        assert not mailbox.open
+        assert mailbox.mails[0].tls
+        smtp.close()
+
+    uvloop.run(cut())
 
 
 async def test_many_connections_bring_thousands_of_mails(mailbox: Mailbox) -> None:

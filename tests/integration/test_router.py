@@ -152,6 +152,16 @@ def test_an_undecodable_entry_is_a_dead_letter_and_blocks_nobody(
     assert redis.xlen(keys.DEAD) == 2
 
 
+def test_a_memory_that_cannot_be_read_blocks_no_other_request(redis: Redis, new_router: Callable[[], Router]) -> None:
+    redis.hset(keys.request("r1"), mapping={"revision": "1-1", "facts": '{"v": 2}', "told": "[]", "notices": "[]"})
+    redis.expire(keys.request("r1"), 1000)
+    append(redis, [changed("r1"), changed("r2")])
+    with running(new_router()):
+        wait_until_routed(redis)
+    assert notices(redis) == ["requested"] * 2
+    assert redis.xlen(keys.DEAD) == 1
+
+
 def test_what_a_dead_router_held_is_taken_over(redis: Redis, new_router: Callable[[], Router]) -> None:
     dead = EventReader(redis, "a router that died")
     dead.open()
