@@ -20,6 +20,11 @@ setup: .venv/.ready ## prepare .venv with the access-mail command; all that a de
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.PHONY: tools
+tools: ## install what some tests run beside Python: Debian packages, as root
+	apt-get update --quiet=2
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $$(grep -v '^#' requirements/debian.txt)
+
 .PHONY: locks
 locks: setup ## pin anew what pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.txt
