@@ -75,6 +75,16 @@ def check(config: Path | None) -> None:
     sys.exit(check_everything(config))
 
 
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dead(arguments: tuple[str, ...]) -> None:
+    """Look at what was given up, try it again, or forget it."""
+    # As above: only this command needs RQ.
+    from console.dead_commands import dead as commands  # noqa: PLC0415 - see above
+
+    commands.main(list(arguments), prog_name="access-mail dead")
+
+
 @main.command()
 def configure() -> None:
     """Print a commented example of the configuration file."""

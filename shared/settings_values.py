@@ -18,7 +18,7 @@ _LONGEST_DURATION = timedelta(days=3650)
 _LONGEST_TEXT = 40
 
 
-def _duration(value: object) -> timedelta:
+def parse_duration(value: object) -> timedelta:
     """Go's `time.ParseDuration`; a number without a unit counts nanoseconds, as it does to Go.
 
     Raises `ValueError` for zero, for what is negative, and beyond ten years: no setting here can mean that.
@@ -93,7 +93,7 @@ def _smtp_port(value: object) -> object:
     return DEFAULT_SMTP_PORT if value in (0, "0") and not isinstance(value, bool) else value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """Written as in Go: `90s`, `1m30s`, `2h`."""
 
 RefreshInterval = Annotated[Duration, BeforeValidator(_duration_or_minute)]
