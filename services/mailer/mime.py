@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from shared.addresses import is_address, wire_domain
 
@@ -27,6 +28,8 @@ _WORD_BYTES = 45
 
 _BOUNDARY = "=_alternative"
 """Quoted-printable never holds `=_`, so no text can end its part (RFC 2045 §6.7)."""
+
+BODIES_KEPT = 64
 
 _UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -73,9 +76,7 @@ def write(letter: Letter) -> bytes:
         "MIME-Version: 1.0",
         f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"',
     ]
-    parts = [("plain", letter.text), ("html", letter.html)]
-    body = b"".join(_part(subtype, content) for subtype, content in parts)
-    return "\r\n".join([*fields, "", ""]).encode() + body + f"--{_BOUNDARY}--\r\n".encode()
+    return "\r\n".join([*fields, "", ""]).encode() + _body(letter.text, letter.html)
 
 
 def wire_address(address: str) -> str:
@@ -135,6 +136,12 @@ def _fit(name: str, value: str) -> str:
     if _UNFIT.search(value):
         raise ValueError(f"a control character in the header field {name}")
     return value
+
+
+@lru_cache(maxsize=BODIES_KEPT)
+def _body(text: str, html: str) -> bytes:
+    """The whole multipart body: to encode it costs more than all else here, and a request's recipients share it."""
+    return _part("plain", text) + _part("html", html) + f"--{_BOUNDARY}--\r\n".encode()
 
 
 def _part(subtype: str, content: str) -> bytes:

@@ -1,6 +1,8 @@
 """A mail's facts become a letter: subject, text, HTML and header fields, by the templates beside this file."""
 
 import re
+from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +25,22 @@ AUTOMATIC = (
 )
 
 
+PAGES_KEPT = 64
+"""More than the mails that are claimed at once: what the recipients of a request share is rendered once."""
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a mail says, the same to all recipients who are told for the same reason."""
+
+    facts: RequestFacts
+    """Of which it is made: it is of no use for others, however equal their names are."""
+    words: Wording
+    subject: str
+    text: str
+    html: str
+
+
 class Renderer:
     """Knows the templates and whom mails come from. Rendering reads no clock."""
 
@@ -36,25 +54,40 @@ class Renderer:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # the templates are part of the program
         )
+        self._pages: OrderedDict[tuple[str, Notice, Why, str, datetime], _Page] = OrderedDict()
 
     def render(self, mail: Mail, facts: RequestFacts, now: float) -> Letter:
         """The letter, dated `now` (seconds since the epoch): the same facts at the same time give the same letter."""
         date = datetime.fromtimestamp(int(now), UTC)
-        words = wording(mail, facts, date)
+        page = self._page(mail, facts, date)
         domain = facts.message_id_domain or self._message_id_domain
         return Letter(
             sender=self._sender,
             recipient=mail.recipient.address,
-            subject=self._fill(mail.notice, "subject.txt", words).strip(),
+            subject=page.subject,
             date=date,
             message_id=f"{mail.id}@{domain}",
             references=_references(mail, domain),
-            list_id=f"access-requests.{_label(words.cluster)}.{domain}",
+            list_id=f"access-requests.{_label(page.words.cluster)}.{domain}",
             marks=(*AUTOMATIC, *_marks(mail)),
-            text=self._fill(mail.notice, "body.txt", words),
-            html=self._fill(mail.notice, "body.html", words),
+            text=page.text,
+            html=page.html,
         )
+
+    def _page(self, mail: Mail, facts: RequestFacts, date: datetime) -> _Page:
+        """A mailer that claims the mails of a request together reads its facts once: one object for all of them."""
+        key = (mail.request_id, mail.notice, mail.recipient.why, mail.recipient.role, date)
+        page = self._pages.get(key)
+        if page is None or page.facts is not facts:
+            words = wording(mail, facts, date)
+            subject = self._fill(mail.notice, "subject.txt", words).strip()
+            text, html = (self._fill(mail.notice, file, words) for file in ("body.txt", "body.html"))
+            page = self._pages[key] = _Page(facts, words, subject, text, html)
+            if len(self._pages) > PAGES_KEPT:
+                self._pages.popitem(last=False)
+        return page
 
     def _fill(self, notice: Notice, file: str, words: Wording) -> str:
         template: Template = self._templates.get_template(f"{FOLDERS.get(notice.kind, 'resolved')}/{file}")

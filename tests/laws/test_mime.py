@@ -19,6 +19,9 @@ ONE_WORD = 45
 """Bytes of a display name up to which the parser of Python 3.11 reads it back; it leaves the spaces between two encoded
 words in a phrase, which RFC 2047 §6.2 has readers ignore."""
 
+QUOTED_LINE = 76
+"""Characters, without CRLF (RFC 2045 §6.7)."""
+
 UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 hostile = st.one_of(
@@ -125,6 +128,14 @@ def test_lines_end_in_crlf_and_are_short_enough_for_smtp(letter: Letter) -> None
     lines = message.split(b"\r\n")
     assert not any(b"\r" in line or b"\n" in line for line in lines)
     assert max(map(len, lines)) <= LINE_ALLOWED
+
+
+@given(letters)
+def test_lines_of_the_body_are_those_of_quoted_printable(letter: Letter) -> None:
+    _, _, whole = write(letter).partition(b"\r\n\r\n")
+    lines = whole.split(b"\r\n")
+    assert max(map(len, lines)) <= QUOTED_LINE
+    assert not any(line.endswith((b" ", b"\t")) or line == b"." for line in lines)
 
 
 @given(letters)

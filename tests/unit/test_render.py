@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.mailer.mime import Letter, Mailbox, write
-from services.mailer.render import Renderer
+from services.mailer.render import PAGES_KEPT, Renderer
 from shared.events import AccessRequest, Cluster, RequestState, Resource, Review, Threshold
 from shared.mail import Recipient, Why
 from shared.memory import RequestFacts
-from tests.claimed_mails import BOB, CLAIMED_AT, CREATED, REQUEST_ID, REVIEWS, facts, mail
+from tests.claimed_mails import BOB, CLAIMED_AT, CREATED, FACTS, REQUEST_ID, REVIEWS, facts, mail
 
-RENDERER = Renderer(Mailbox("Teleport access", "access@example.com"), "example.com")
+SENDER = Mailbox("Teleport access", "access@example.com")
+RENDERER = Renderer(SENDER, "example.com")
 CLIPPED_BY_GMAIL = 102_400
 NOW = CLAIMED_AT.timestamp()
 
@@ -192,6 +193,31 @@ def test_machines_are_told_what_it_is() -> None:
 def test_the_same_facts_at_the_same_time_give_the_same_letter() -> None:
     assert render() == render()
     assert render().date == datetime(2026, 11, 24, 14, 3, 30, tzinfo=UTC)
+
+
+TOLD = st.builds(
+    Recipient,
+    address=st.sampled_from(["ann@example.com", "bob@example.com"]),
+    why=st.sampled_from(list(Why)),
+    role=st.sampled_from(["", "editor"]),
+)
+KNOWN = [facts(), facts(request_reason="another"), facts(), FACTS]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["requested", "approved"]), TOLD, st.sampled_from(KNOWN)), max_size=8))
+def test_what_was_rendered_for_one_is_never_told_to_another(mails: list[tuple[str, Recipient, RequestFacts]]) -> None:
+    busy = Renderer(SENDER, "example.com")
+    for notice, recipient, known in mails:
+        fresh = Renderer(SENDER, "example.com")
+        told = mail(notice, recipient)
+        assert busy.render(told, known, CLAIMED_AT.timestamp()) == fresh.render(told, known, CLAIMED_AT.timestamp())
+
+
+def test_a_renderer_keeps_few_pages() -> None:
+    renderer = Renderer(SENDER, "example.com")
+    for second in range(3 * PAGES_KEPT):
+        renderer.render(mail(), FACTS, CLAIMED_AT.timestamp() + second)
+    assert len(renderer._pages) == PAGES_KEPT
 
 
 def test_a_reason_is_quoted_line_by_line_without_what_deceives_the_eye() -> None:
