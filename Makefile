@@ -47,6 +47,10 @@ test: setup ## all tests: about seven minutes
 quick: setup ## the tests that need no processes: half a minute
 	$(BIN)/python -m pytest tests/unit tests/laws tests/contracts tests/house
 
+.PHONY: bench
+bench: setup ## mails a second beside other queues, events a second, latency, memory: ten minutes on an idle machine
+	$(BIN)/python -m benchmarks
+
 .PHONY: lint
 lint: setup ## style, types, imports
 	$(BIN)/ruff check .

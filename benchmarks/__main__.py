@@ -1,0 +1,71 @@
+"""Runs the benchmarks, prints their tables, and writes the figures to `benchmarks/latest.json`."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import endurance, events, latency, mails
+
+LATEST = Path(__file__).parent / "latest.json"
+NAMES = ("mails", "events", "latency", "endurance")
+BASELINE = "RQ SimpleWorker"
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1, type=click.Choice(NAMES))
+@click.option("--rounds", default=3, show_default=True, help="How often each is run; the medians are told.")
+def main(names: tuple[str, ...], rounds: int) -> None:
+    """Run those that are named, or all."""
+    found: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+    }
+    click.echo(found["machine"])
+    with tempfile.TemporaryDirectory(prefix="access-mail-bench-") as name:
+        folder = Path(name)
+        if not names or "mails" in names:
+            found["mails"] = mails.measure(folder, rounds)
+            _print_mails(found["mails"])
+        if not names or "events" in names:
+            found["events"] = events.measure(folder, rounds)
+            _print(found["events"])
+        if not names or "latency" in names:
+            found["latency"] = latency.measure(folder, rounds)
+            _print(found["latency"])
+        if not names or "endurance" in names:
+            found["endurance"] = endurance.measure(folder)
+            click.echo(f"\n{json.dumps(found['endurance'], indent=2)}")
+    LATEST.write_text(json.dumps(found, indent=2) + "\n")
+    click.echo(f"\nwritten to {LATEST}")
+
+
+def _print_mails(rows: Sequence[dict[str, Any]]) -> None:
+    baseline = next(row["mails_per_second"] for row in rows if row["contender"] == BASELINE)
+    click.echo(
+        f"\n{'contender':<18}{'relay':<29}{'conn':>5}{'proc':>5}"
+        f"{'mails/s':>10}{'x':>7}{'CPU ms':>8}{'trips':>8}{'MB':>6}"
+    )
+    for row in rows:
+        click.echo(
+            f"{row['contender']:<18}{row['relay']:<29}{row['connections']:>5}{row['processes']:>5}"
+            f"{row['mails_per_second']:>10.0f}{row['mails_per_second'] / baseline:>7.1f}"
+            f"{row['cpu_milliseconds']:>8.3f}{row['round_trips']:>8.2f}{row['memory_megabytes']:>6.0f}"
+        )
+    click.echo(f"x: mails a second, by those of {BASELINE} over plaintext; CPU and round trips to Redis: for each mail")
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    click.echo()
+    for name in rows[0]:
+        click.echo(f"{name:<28}" + "".join(f"{row[name]:>12.1f}" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
