@@ -1,9 +1,7 @@
 """The `access-mail` command: what an operator can ask for, each answered by one module beside this one."""
 
 import os
-import platform
 import sys
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import get_args
 
@@ -11,13 +9,12 @@ import click
 
 from console.configure import example
 from console.start import Start, start_all, start_one
+from shared.build import this_build
 from shared.lifecycle import print_faults
 from shared.settings import DEFAULT_PATH, ServiceName, SettingsError
 from shared.settings_values import LogSeverity
 
 PORT = click.IntRange(0, 65535)
-COMMIT_VARIABLE = "ACCESS_MAIL_COMMIT"
-"""Set in images: the commit that they are built from."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,9 +91,9 @@ def configure() -> None:
 @main.command()
 def version() -> None:
     """Print version, commit (where known) and Python."""
-    commit = os.environ.get(COMMIT_VARIABLE)
-    of = f" ({commit})" if commit else ""
-    click.echo(f"Access Mail {distribution_version('access-mail')}{of}, Python {platform.python_version()}")
+    build = this_build(os.environ)
+    of = f" ({build.commit})" if build.commit else ""
+    click.echo(f"Access Mail {build.version}{of}, Python {build.python}")
 
 
 if __name__ == "__main__":

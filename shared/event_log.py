@@ -206,10 +206,6 @@ class EventReader:
             if consumer["idle"] > DEAD_CONSUMER_SECONDS * 1000 and not consumer["pending"]:
                 self._redis.xgroup_delconsumer(keys.EVENTS, GROUP, consumer["name"])
 
-    def backlog(self) -> int:
-        """Entries on the stream: what is still to be routed, and a little of what was."""
-        return int(self._redis.xlen(keys.EVENTS))
-
 
 def is_busy_group(error: ResponseError) -> bool:
     """Does the error say that the group exists already?"""

@@ -10,7 +10,6 @@ import queue
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import NoReturn, Protocol
@@ -19,6 +18,7 @@ import click
 from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.exceptions import RedisError
 
+from shared.build import register_build, this_build
 from shared.logs import configure_logging
 from shared.probes import Probes
 from shared.readiness import Ready, announce
@@ -89,6 +89,8 @@ def print_faults(error: SettingsError) -> None:
 def _run(name: ServiceName, build: Build, config: Path | None, severity: LogSeverity | None) -> int:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    this = this_build(os.environ)
+    register_build(registry, this, name)
     try:
         settings = process_settings(config, severity)
         configure_logging(settings.log, name)
@@ -97,7 +99,7 @@ def _run(name: ServiceName, build: Build, config: Path | None, severity: LogSeve
     except SettingsError as error:
         print_faults(error)
         return 1
-    log.info("starting, Access Mail %s, probes on %s", version("access-mail"), probes.url)
+    log.info("starting, Access Mail %s, probes on %s", this.version, probes.url)
     with probes, _Attendant(name, service, probes, lambda: process_settings(config, severity), settings):
         try:
             service.run()

@@ -27,12 +27,12 @@ class RedisUnfit(Exception):
     """Redis answers, but does not keep what it is given as we need it; the text says what to change."""
 
 
-def connect(settings: RedisSettings, service: str) -> Redis:
+def connect(settings: RedisSettings, service: str, timeout: float = TIMEOUT_SECONDS) -> Redis:
     """A client that connects at its first command and never retries by itself: the services do, each in one place.
 
-    Raises `SettingsError` if the settings name no usable Redis.
+    `timeout`: seconds for each answer. Raises `SettingsError` if the settings name no usable Redis.
     """
-    url, options = _target(settings, service)
+    url, options = _target(settings, service, timeout)
     try:
         return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
     except ValueError:
@@ -41,7 +41,7 @@ def connect(settings: RedisSettings, service: str) -> Redis:
 
 def connect_async(settings: RedisSettings, service: str) -> AsyncRedis:
     """The same for asyncio. Raises `SettingsError`."""
-    url, options = _target(settings, service)
+    url, options = _target(settings, service, TIMEOUT_SECONDS)
     try:
         return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
     except ValueError:
@@ -78,7 +78,7 @@ def judge(info: Mapping[str, Any]) -> str:
 _NO_URL = "redis.url: no URL of a Redis; write redis://host:port/0, rediss://… for TLS, or unix:///path"
 
 
-def _target(settings: RedisSettings, service: str) -> tuple[str, dict[str, Any]]:
+def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str, dict[str, Any]]:
     if settings.url is None:
         raise SettingsError(["redis.url: missing; give the URL of a Redis, or let `access-mail start` run its own"])
     url = settings.url.get_secret_value()
@@ -91,8 +91,8 @@ def _target(settings: RedisSettings, service: str) -> tuple[str, dict[str, Any]]
     options: dict[str, Any] = {
         "client_name": f"access-mail-{service}",
         "health_check_interval": HEALTH_CHECK_SECONDS,
-        "socket_connect_timeout": TIMEOUT_SECONDS,
-        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": timeout,
+        "socket_timeout": timeout,
     }
     if settings.password_file is not None:
         options["password"] = read_secret(settings.password_file).get_secret_value()

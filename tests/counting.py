@@ -11,9 +11,14 @@ class CountingMetrics:
 
     def __init__(self) -> None:
         self.verdicts: Counter[str] = Counter()
+        self.taken = 0
         self.lost = 0
         self.left_by_the_dead = 0
         self.redis_failures = 0
+
+    def claimed(self, jobs: int) -> None:
+        """Count jobs taken from the queue."""
+        self.taken += jobs
 
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail."""

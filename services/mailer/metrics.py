@@ -40,6 +40,7 @@ class Metrics:
             ["outcome", "reason"],
             registry=registry,
         )
+        self._claimed = Counter("access_mail_mailer_claimed_jobs", "Jobs taken from the queue", registry=registry)
         self._answers = Counter(
             "access_mail_mailer_relay_answers",
             "Ends of mail transactions by the class of the relay's reply; none: it gave none",
@@ -70,6 +71,10 @@ class Metrics:
                 self._mails.labels(outcome, reason)
         for class_ in _CLASSES:
             self._answers.labels(class_)
+
+    def claimed(self, jobs: int) -> None:
+        """Count jobs taken from the queue."""
+        self._claimed.inc(jobs)
 
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail; `accepted_at`: seconds since the epoch. None: the job was no mail."""

@@ -9,6 +9,7 @@ from services.mailer.mailroom import Mailroom
 from services.mailer.metrics import Metrics
 from services.mailer.settings import MailerConfiguration
 from services.mailer.worker import MailWorker
+from shared.mail_queue.depth import queue_depth
 from shared.redis import connect, connect_async
 from shared.settings import Settings
 
@@ -27,6 +28,7 @@ class Mailer:
         """Raises `SettingsError`."""
         configuration = MailerConfiguration.of(settings)
         metrics = Metrics(registry)
+        registry.register(queue_depth(settings.redis, "mailer"))
         mailroom = Mailroom.from_settings(configuration, metrics)
         worker = MailWorker(
             connect(settings.redis, "mailer"),

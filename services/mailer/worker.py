@@ -61,6 +61,9 @@ class Delivery(Protocol):
 class WorkerMetrics(Protocol):
     """What the worker counts."""
 
+    def claimed(self, jobs: int) -> None:
+        """Count jobs taken from the queue."""
+
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail (None: a job that was no mail), at a time by this host's clock."""
 
@@ -168,6 +171,7 @@ class MailWorker(RegisteredWorker):
             )
             if claims is None:
                 break
+            self._metrics.claimed(len(claims.jobs))
             for job in claims.jobs:
                 self._take(group, job)
             for job_id in claims.poison:

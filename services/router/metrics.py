@@ -1,6 +1,5 @@
-"""The router's metrics: events in, mails out, what went wrong, and how much waits."""
+"""The router's metrics: events in, mails out, and what went wrong."""
 
-from collections.abc import Callable
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -22,8 +21,7 @@ class EventOutcome(StrEnum):
 class RouterMetrics:
     """All of them, their label values created up front so that rates begin with the first scrape."""
 
-    def __init__(self, registry: CollectorRegistry, backlog: Callable[[], float]) -> None:
-        """`backlog` is asked at each scrape for the number of events on the stream."""
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
             "access_mail_router_events", "Events taken from the stream, by outcome", ["outcome"], registry=registry
         )
@@ -54,7 +52,3 @@ class RouterMetrics:
         self.last_success = Gauge(
             "access_mail_router_last_success_timestamp_seconds", "When an event was last committed", registry=registry
         )
-        waiting = Gauge(
-            "access_mail_router_stream_events", "Events on the stream, read at scrape time", registry=registry
-        )
-        waiting.set_function(backlog)

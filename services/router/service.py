@@ -22,10 +22,12 @@ from services.router.settings import RouterConfiguration
 from shared.event_log import GROUP, Delivery, EventReader
 from shared.events import RequestChanged, RequestGone, parse_event, request_id_of
 from shared.mail import Mail, NoticeKind
+from shared.mail_queue.depth import queue_depth
 from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
 from shared.memory import RequestFacts, RequestMemory
 from shared.redis import connect
 from shared.settings import Settings
+from shared.stream_backlog import stream_backlog
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class Router:
         self._reader = EventReader(redis, consumer)
         self._end = RouterEnd(redis, GROUP)
         self._configuration = configuration
-        self._metrics = RouterMetrics(registry, self._backlog)
+        self._metrics = RouterMetrics(registry)
         self._is_stopping = False
         self._postponed: list[Delivery] = []
         self._failures: Counter[str] = Counter()
@@ -72,6 +74,8 @@ class Router:
     @classmethod
     def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
         """The router as its process runs it. Raises `SettingsError`."""
+        registry.register(stream_backlog(settings.redis, "router"))
+        registry.register(queue_depth(settings.redis, "router"))
         return cls(connect(settings.redis, "router"), RouterConfiguration.of(settings), registry)
 
     # -- as the process drives it
@@ -247,12 +251,6 @@ class Router:
         if self._trouble is not None:
             log.info("connected to Redis")
         self._trouble = None
-
-    def _backlog(self) -> float:
-        try:
-            return float(self._reader.backlog())
-        except RedisError:
-            return float("nan")
 
 
 def decide(

@@ -102,6 +102,7 @@ class Following:
             async for page in snapshot(self._client, self._outbox, self._cluster):
                 listed += page.listed
                 found += len(page.news)
+                self._metrics.found.inc(len(page.news))
                 for undecodable in page.undecodable:
                     self._pass_over(undecodable)
                 if page.news:

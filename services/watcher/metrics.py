@@ -59,6 +59,11 @@ class WatcherMetrics:
         )
         self.reconnects = counter("reconnects", "New connections to Teleport, by reason", "reason", Reconnect)
         self.snapshots = counter("snapshots", "Listings of all requests, by outcome", "outcome", SnapshotOutcome)
+        self.found = Counter(
+            "access_mail_watcher_events_found",
+            "Events that a snapshot found, for the watch had not brought them",
+            registry=registry,
+        )
         self.waits = counter("append_waits", "Tries to append that had to be repeated, by reason", "reason", Wait)
         self.appended = Counter("access_mail_watcher_events_appended", "Events put on the stream", registry=registry)
         self.connected = gauge("connected", "1 while Teleport's events are followed")

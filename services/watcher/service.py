@@ -23,6 +23,7 @@ from shared.event_log import EventWriter
 from shared.events import RequestChanged, RequestGone
 from shared.redis import connect_async
 from shared.settings import Settings, SettingsError, TeleportSettings
+from shared.stream_backlog import stream_backlog
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Watcher:
     def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
         """The watcher as its process runs it. Raises `SettingsError`, also for credentials that cannot be used."""
         teleport = WatcherConfiguration.of(settings).teleport
+        registry.register(stream_backlog(settings.redis, "watcher"))
         try:
             return cls(connect_async(settings.redis, "watcher"), teleport, registry)
         except IdentityError as error:
