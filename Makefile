@@ -35,6 +35,14 @@ protos: setup ## write the Python stubs of Teleport's messages anew
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --mypy_out=quiet:. $(PROTOS)/*.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)/auth.proto
 
+.PHONY: dashboards
+dashboards: setup ## write Grafana's dashboards anew
+	$(BIN)/python -P -m monitoring.dashboards
+
+.PHONY: docs
+docs: setup ## write the generated pages of docs/ anew
+	$(BIN)/python -P -m monitoring.metrics_page
+
 .PHONY: demo
 demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by mail; ONCE=1 checks it and ends
 	@$(BIN)/python -m simulators.demo $(if $(ONCE),--once)

@@ -23,7 +23,7 @@ def away(valkey: Valkey) -> Iterator[None]:
 
 async def told(services: list[Service]) -> list[tuple[bool, bool]]:
     """For each subject and service: does it claim to know, and does it tell?"""
-    texts = {}
+    texts: dict[str, str] = {}
     for name, service in zip(SERVICES, services, strict=True):
         status, texts[name] = await service.probe("/metrics")
         assert status == 200

@@ -1,0 +1,1 @@
+"""What operators look at, written by code: dashboards for Grafana, and the page of all metrics. In no wheel."""

@@ -1,0 +1,58 @@
+"""The queries of a dashboard as Grafana would send them, for any Prometheus that scrapes running services."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VARIABLES = {"$__rate_interval": "10s", "$__interval": "5s", "$__range": "1m"}
+"""What Grafana fills in by itself, for scrapes that follow each other within two seconds."""
+
+METRIC = re.compile(r"\baccess_mail_[a-z_]+")
+NAMES = re.compile(r'__name__=~"\(([^)]*)\)([^"]*)"')
+LABEL_VALUES = re.compile(r"label_values\((\w+), (\w+)\)")
+
+
+@dataclass(frozen=True)
+class PanelQuery:
+    """One query of one panel."""
+
+    panel: str
+    expr: str
+
+    def metrics(self) -> set[str]:
+        """The names of our metrics in it."""
+        spelled_out = NAMES.sub(lambda found: " ".join(one + found[2] for one in found[1].split("|")), self.expr)
+        return set(METRIC.findall(spelled_out))
+
+
+def dashboard_queries(path: Path) -> list[PanelQuery]:
+    """All of the file, their variables filled in: of a variable of the board's own, all that there is."""
+    return [
+        PanelQuery(panel["title"], _filled_in(target["expr"]))
+        for panel in panels(json.loads(path.read_text()))
+        for target in panel.get("targets", [])
+    ]
+
+
+def panels(dashboard: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All panels, rows too, and those inside of closed rows."""
+    for panel in dashboard["panels"]:
+        yield panel
+        yield from panel.get("panels") or []
+
+
+def variables(path: Path) -> list[tuple[str, str]]:
+    """(metric, label) whose values the reader of the board may choose from."""
+    listed = json.loads(path.read_text())["templating"]["list"]
+    found = [LABEL_VALUES.fullmatch(one["query"]) for one in listed if one["type"] == "query"]
+    assert all(found), "a variable that is no list of a label's values"
+    return [(one[1], one[2]) for one in found if one]
+
+
+def _filled_in(expr: str) -> str:
+    for name, value in VARIABLES.items():
+        expr = expr.replace(name, value)
+    return re.sub(r"\$\{?(\w+)\}?", ".*", expr)
