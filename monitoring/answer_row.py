@@ -5,6 +5,7 @@ from monitoring.panels import (
     NOTHING,
     RED,
     SECONDS,
+    YELLOW,
     Panel,
     Query,
     Row,
@@ -38,15 +39,35 @@ def _there() -> list[Panel]:
             "says whether Teleport is away, refuses the identity, or grants too little. Nothing is lost meanwhile: "
             "the watcher lists all requests when it is back.",
             Query("max(access_mail_watcher_connected) or vector(0)", "Teleport"),
-            width=4,
+            width=3,
             steps=bad_below(1),
             mappings=[words(_0=("not connected", RED), _1=("connected", GREEN))],
+        ),
+        figure(
+            "Identity ends in",
+            "How long the watcher's certificate lasts. tbot renews it long before its end, and the watcher takes the "
+            "new file by itself. Yellow or red: is tbot running, and does the watcher see its file? An identity made "
+            "by `tctl auth sign` must be made anew in time.",
+            Query("min(access_mail_watcher_identity_expiry_timestamp_seconds) - time()", "identity"),
+            width=3,
+            unit=SECONDS,
+            steps=((None, RED), (10 * 60, YELLOW), (30 * 60, GREEN)),
+        ),
+        figure(
+            "Redis",
+            "Whether Redis told every service at the last scrape how stream and queue stand. If not, figures of both "
+            "are missing, and nothing moves until it answers: is it up, reachable, and quick? Nothing is lost "
+            "meanwhile.",
+            Query("min(access_mail_queue_readable or access_mail_stream_readable) or vector(0)", "Redis"),
+            width=3,
+            steps=bad_below(1),
+            mappings=[words(_0=("no answer", RED), _1=("answers", GREEN))],
         ),
         figure(
             "Processes that live",
             "How many copies of each service Prometheus reaches. 0: start it, or mend the scrape configuration.",
             *[Query(f'count(access_mail_build_info{{service="{name}"}}) or vector(0)', name) for name in SERVICES],
-            width=6,
+            width=4,
             steps=bad_below(1),
         ),
         figure(
@@ -56,7 +77,7 @@ def _there() -> list[Panel]:
             "`rq requeue --queue mail --all`. They are kept for 30 days.",
             Query('max(access_mail_queue_jobs{state="failed"})', "mails"),
             Query("max(access_mail_dead_events)", "events"),
-            width=4,
+            width=3,
             steps=bad_above(1, 10),
         ),
     ]
@@ -71,7 +92,7 @@ def _outcome() -> list[Panel]:
             "oldest event and mail tell which hop waits.",
             Query(quantile(0.5, TO_ACCEPT, "$__range"), "p50"),
             Query(quantile(0.99, TO_ACCEPT, "$__range"), "p99"),
-            width=5,
+            width=4,
             unit=SECONDS,
             decimals=2,
             steps=bad_above(30, 300),
@@ -85,7 +106,7 @@ def _outcome() -> list[Panel]:
             Query(in_this_time("access_mail_watcher_reconnects_total", TROUBLES), "Teleport"),
             Query(f"sum(increase({REDIS_FAILURES_OF_ALL}[$__range]))", "Redis"),
             Query(in_this_time("access_mail_mailer_mails_total", 'outcome="later"'), "relay"),
-            width=5,
+            width=4,
             steps=bad_above(1, 100),
         ),
     ]

@@ -17,7 +17,8 @@ TAG = "access-mail"
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 GREEN, YELLOW, RED, BLUE, GREY = "green", "yellow", "red", "blue", "text"
 WIDTH = 24
-FIGURE_HEIGHT, GRAPH_HEIGHT, ROW_HEIGHT = 4, 8, 1
+FIGURE_HEIGHT, GRAPH_HEIGHT = 4, 8
+ROOM_FOR_A_TABLE = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def in_this_time(counter: str, where: str = "", by: str = "") -> str:
     """How much a counter grew in the time that the board shows."""
     grouped = f"sum by ({by})" if by else "sum"
     return f"{grouped} (increase({counter}{_braces(where)}[$__range]))"
+
+
+def worst(number: int, expr: str) -> str:
+    """The few greatest series, where most of many are 0."""
+    return f"topk({number}, {expr})"
 
 
 def quantile(of: float, histogram: str, window: str, where: str = "") -> str:
@@ -123,7 +129,7 @@ def figure(  # as a panel is given in one call
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .thresholds(_thresholds(steps))
         .mappings(list(mappings))
-        .no_value("no metrics: is it scraped?")
+        .no_value("not known")
     )
     if decimals is not None:
         panel.decimals(decimals)
@@ -142,15 +148,6 @@ def graph(
     least: float | None = 0,
 ) -> timeseries.Panel:
     """Lines over time; `steps`: from which values on it is bad, drawn as dashed lines."""
-    legend = (
-        common.VizLegendOptions()
-        .display_mode(kinds.LegendDisplayMode.TABLE)
-        .placement(kinds.LegendPlacement.BOTTOM)
-        .show_legend(True)
-        .calcs(["lastNotNull", "max"])
-        .sort_by("Max")
-        .sort_desc(True)
-    )
     panel = (
         timeseries.Panel()
         .title(title)
@@ -159,13 +156,13 @@ def graph(
         .unit(unit)
         .span(width)
         .height(GRAPH_HEIGHT)
-        .legend(legend)
+        .legend(_legend(width))
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
         .draw_style(kinds.GraphDrawStyle.LINE)
         .line_width(1)
         .fill_opacity(10)
         .show_points(kinds.VisibilityMode.NEVER)
-        .no_value("no metrics: is it scraped?")
+        .no_value("not known")
     )
     if least is not None:
         panel.min(least)
@@ -175,6 +172,15 @@ def graph(
     for query in queries:
         panel.with_target(_target(query))
     return panel
+
+
+def _legend(width: int) -> common.VizLegendOptions:
+    """A table where there is room for one."""
+    legend = common.VizLegendOptions().placement(kinds.LegendPlacement.BOTTOM).show_legend(True)
+    if width < ROOM_FOR_A_TABLE:
+        return legend.display_mode(kinds.LegendDisplayMode.LIST)
+    table = legend.display_mode(kinds.LegendDisplayMode.TABLE)
+    return table.calcs(["lastNotNull", "max"]).sort_by("Max").sort_desc(True)
 
 
 def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:

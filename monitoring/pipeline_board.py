@@ -1,9 +1,10 @@
 """The board "Access Mail: is it well?": its first row answers, the others follow a request to the relay."""
 
 from monitoring.answer_row import TROUBLES, answer
-from monitoring.panels import COUNT, NOT_YET, SECONDS, Query, Row, board, figure, graph, per_minute, since
+from monitoring.panels import COUNT, NOT_YET, SECONDS, Query, Row, board, figure, graph, per_minute, since, worst
 
 UID = "access-mail-pipeline"
+MAILS = "access_mail_mailer_mails_total"
 
 LAST_SUCCESS = (
     "How long ago this hop last did its work. A quiet hour is no fault; a growing age beside a growing backlog is: "
@@ -74,9 +75,6 @@ def _watcher() -> Row:
                 LAST_SUCCESS + " A snapshot is taken every few minutes even when nothing happens.",
                 Query(since("access_mail_watcher_last_snapshot_timestamp_seconds"), "snapshot"),
                 Query(since("access_mail_watcher_last_append_timestamp_seconds"), "event on the stream"),
-                Query(
-                    "min(access_mail_watcher_identity_expiry_timestamp_seconds) - time()", "until the identity expires"
-                ),
                 width=4,
                 height=8,
                 unit=SECONDS,
@@ -154,15 +152,17 @@ def _mailer() -> Row:
                 "Out: mails",
                 "delivered: the relay took it. dropped: not worth sending any more, which harms nobody. later: tried "
                 "again. dead: a dead letter.",
-                Query(per_minute("access_mail_mailer_mails_total", by="outcome"), "{{outcome}}"),
+                Query(per_minute(MAILS, by="outcome"), "{{outcome}}"),
                 width=5,
             ),
             graph(
                 "Failed",
-                "Why mails are tried again or die. connect, tls, credentials: mend the relay or its settings, mails "
-                "wait. recipient_refused: the address is wrong. The mailer's board tells them apart by instance.",
-                Query(per_minute("access_mail_mailer_mails_total", 'outcome="later"', "reason"), "later: {{reason}}"),
-                Query(per_minute("access_mail_mailer_mails_total", 'outcome="dead"', "reason"), "dead: {{reason}}"),
+                "The most frequent reasons why mails are tried again (later) or die (dead); the mailer's board has all "
+                "of them. connect, tls, credentials: mend the relay or its settings, the mails wait. "
+                "recipient_refused: the address is wrong.",
+                Query(
+                    worst(3, per_minute(MAILS, 'outcome=~"later|dead"', "outcome, reason")), "{{outcome}}: {{reason}}"
+                ),
                 Query(per_minute("access_mail_mailer_redis_failures_total"), "Redis"),
                 width=5,
             ),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VARIABLES = {"$__rate_interval": "10s", "$__interval": "5s", "$__range": "1m"}
-"""What Grafana fills in by itself, for scrapes that follow each other within two seconds."""
+FOR_SCRAPES_EACH_SECOND = "10s"
+RANGE = "5m"
 
 METRIC = re.compile(r"\baccess_mail_[a-z_]+")
 NAMES = re.compile(r'__name__=~"\(([^)]*)\)([^"]*)"')
@@ -28,10 +28,13 @@ class PanelQuery:
         return set(METRIC.findall(spelled_out))
 
 
-def dashboard_queries(path: Path) -> list[PanelQuery]:
-    """All of the file, their variables filled in: of a variable of the board's own, all that there is."""
+def dashboard_queries(path: Path, rate_interval: str = FOR_SCRAPES_EACH_SECOND) -> list[PanelQuery]:
+    """All of the file, their variables filled in: of a variable of the board's own, all that there is.
+
+    `rate_interval`: Grafana takes four times the interval of scrapes.
+    """
     return [
-        PanelQuery(panel["title"], _filled_in(target["expr"]))
+        PanelQuery(panel["title"], _filled_in(target["expr"], rate_interval))
         for panel in panels(json.loads(path.read_text()))
         for target in panel.get("targets", [])
     ]
@@ -52,7 +55,6 @@ def variables(path: Path) -> list[tuple[str, str]]:
     return [(one[1], one[2]) for one in found if one]
 
 
-def _filled_in(expr: str) -> str:
-    for name, value in VARIABLES.items():
-        expr = expr.replace(name, value)
+def _filled_in(expr: str, rate_interval: str) -> str:
+    expr = expr.replace("$__rate_interval", rate_interval).replace("$__range", RANGE)
     return re.sub(r"\$\{?(\w+)\}?", ".*", expr)

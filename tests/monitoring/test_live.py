@@ -99,9 +99,7 @@ async def test_every_panel_has_something_to_show_while_nothing_happens_and_after
     watched.outside.auth.approve(request_id)
     watched.outside.auth.create_request("eve", ["auditor"])
     await wait_until(lambda: len(watched.outside.mailbox.thread(request_id, ANN)) == 3, "ann has read it all")
-    await wait_until(
-        lambda: watched.access_mail.dead() and watched.access_mail.waiting(), "the others have read nothing"
-    )
+    await wait_until(lambda: watched.access_mail.dead() and watched.access_mail.waiting(), "the others have not")
     await scraped_anew(watched)
     assert empty(watched.prometheus) == []
     shown = figures(watched.prometheus)
