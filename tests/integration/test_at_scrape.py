@@ -20,7 +20,7 @@ from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import MailerEnd, Settlement
 from shared.settings import RedisSettings
 from shared.stream_backlog import stream_backlog
-from tests.mails import ANN, BOB, mail, put
+from tests.mails import BOB, mail, put
 
 STATES = ("queued", "started", "scheduled", "deferred", "failed")
 
@@ -53,17 +53,18 @@ async def settle(end: MailerEnd, verdict: Verdict) -> None:
 
 async def test_jobs_are_counted_by_state(registry: CollectorRegistry, redis: Redis, redis_url: str) -> None:
     assert jobs(registry) == dict.fromkeys(STATES, 0)
-    put(redis, [mail("requested", who, request) for request in ("r1", "r2") for who in (ANN, BOB)][:2])
-    put(redis, [mail("requested", who, "r2") for who in (ANN, BOB)])
-    put(redis, [mail("requested", ANN, "r3"), mail("reviewed-1", ANN, "r3")])
+    for number in range(10):
+        put(redis, [mail("requested", request_id=f"r{number}")])
+    put(redis, [mail(notice, request_id="last") for notice in ("requested", *(f"reviewed-{n}" for n in range(1, 5)))])
     async with AsyncRedis.from_url(redis_url) as connection:
         end = MailerEnd(
             connection, redis, worker="w1", worker_key="rq:worker:w1", executions_key="rq:worker:w1:executions"
         )
         await settle(end, Dead("recipient_refused", "550 no"))
-        await settle(end, Later(60, "temporary", "451 later"))
-        await end.claim([uuid.uuid4().hex])
-    assert jobs(registry) == {"queued": 2, "started": 1, "scheduled": 1, "deferred": 1, "failed": 1}
+        for _ in range(2):
+            await settle(end, Later(60, "temporary", "451 later"))
+        await end.claim([uuid.uuid4().hex for _ in range(3)])
+    assert jobs(registry) == {"failed": 1, "scheduled": 2, "started": 3, "deferred": 4, "queued": 5}
     assert value(registry, "queue_readable") == 1
 
 
