@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOR_SCRAPES_EACH_SECOND = "10s"
+FOR_SCRAPES_EACH_SECOND = "20s"
 RANGE = "5m"
 
 METRIC = re.compile(r"\baccess_mail_[a-z_]+")

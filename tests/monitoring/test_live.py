@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 BOARDS = sorted(FOLDER.glob("*.json"))
 ANN, NOBODY, LATER = "ann@example.com", "nobody@example.com", "later@example.com"
 SCRAPES = 4
-"""Enough for a rate over ten seconds."""
+"""Enough for rates."""
 
 pytestmark = needs_prometheus
 
@@ -54,7 +54,7 @@ async def scraped_anew(watched: Watched) -> None:
     targets = len(watched.urls)
     before = watched.prometheus.value("min(sum_over_time(up[5m]))") if watched.prometheus.series("up") else 0
     await wait_until(
-        lambda: watched.prometheus.has_scraped(targets, int(before) + SCRAPES), "Prometheus has scraped", timeout=30
+        lambda: watched.prometheus.has_scraped(targets, int(before) + SCRAPES), "Prometheus has scraped", timeout=60
     )
 
 
