@@ -38,7 +38,7 @@ async def told(services: list[Service]) -> list[tuple[bool, bool]]:
 async def test_a_redis_that_is_away_or_hangs_costs_the_scrape_only_what_redis_alone_knows(
     pipeline: Pipeline, trouble: Callable[[Valkey], AbstractContextManager[None]]
 ) -> None:
-    services = await pipeline.start(*SERVICES)
+    services = [service for name in SERVICES for service in await pipeline.start(name)]
     assert await told(services) == [(True, True)] * 4
     with trouble(pipeline.valkey):
         assert await told(services) == [(False, False)] * 4
