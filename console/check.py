@@ -20,12 +20,16 @@ from services.watcher.teleport.client import TeleportError
 from services.watcher.teleport.connect import Connection, connect
 from services.watcher.teleport.identity import Identity, IdentityError
 from shared.lifecycle import process_settings
+from shared.mail import one_line
 from shared.redis import RedisUnfit, check_redis
 from shared.redis import connect as connect_redis
 from shared.settings import Settings, SettingsError
 
-DEADLINE_SECONDS = 30.0
-"""For each of the things that are tried, all at once."""
+DEADLINE_SECONDS = 60.0
+"""For each of the things that are tried, all at once; several routes may lead to Teleport, each with its own."""
+
+LONGEST_LINE = 2000
+"""Teleport's and the relay's own words are in it, which may be anything."""
 
 OLDEST_TELEPORT = (6, 1)
 """Older ones lack what the watcher calls."""
@@ -54,7 +58,7 @@ def check_everything(config: Path | None) -> int:
     else:
         findings = asyncio.run(_everything(settings))
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.good else 'FAIL'} {finding.text}")
+        click.echo(f"{'ok  ' if finding.good else 'FAIL'} {one_line(finding.text, LONGEST_LINE)}")
     return 0 if all(finding.good for finding in findings) else 1
 
 

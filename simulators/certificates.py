@@ -174,10 +174,11 @@ class ClusterAuthority:
         return self.host_ca.issue(_common_name("auth"), begins, ends, map(x509.DNSName, HOST_NAMES))
 
     def web_certificate(self) -> KeyPair:
-        """Key and certificate of a proxy's web port on this host, valid for a day."""
+        """Key and certificate of a proxy's web port, for this host and the cluster's name, valid for a day."""
         begins, ends = _lifetime(timedelta(days=1))
         loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        return self.web_ca.issue(_common_name("localhost"), begins, ends, [x509.DNSName("localhost"), loopback])
+        names = [x509.DNSName("localhost"), x509.DNSName(self.cluster_name), loopback]
+        return self.web_ca.issue(_common_name("localhost"), begins, ends, names)
 
     def identity(self, user: str, *, roles: Sequence[str] = (), lifetime: timedelta = timedelta(hours=1)) -> Identity:
         """Credentials of a user or bot. With a negative `lifetime` they ended that long ago."""

@@ -1,7 +1,7 @@
 """A Teleport proxy with TLS routing: one port that is a web server, or a way to the Auth Service, by the client's ALPN.
 
 A hello that offers `teleport-auth@<cluster>` is handed on to the Auth Service byte for byte, so TLS is end to end
-and the proxy's web certificate plays no part. Everything else meets the web server, which here knows discovery only.
+and the proxy's web certificate plays no part. Browsers and the like meet the web server; other protocols are refused.
 """
 
 import asyncio
@@ -12,17 +12,26 @@ from typing import Any, Self
 
 from simulators.certificates import ClusterAuthority
 from simulators.client_hello import NotClientHelloError, offered_protocols
-from simulators.discovery import DiscoveryServer
+from simulators.proxy_web import ProxyWeb
 from simulators.tunnel import CHUNK_BYTES, End, Tunnel
 
 AUTH_PREFIX = b"teleport-auth@"
 """ALPN protocol that asks for the Auth Service (Teleport: `alpncommon.ProtocolAuth`)."""
+
+WEB_PROTOCOLS = frozenset({b"h2", b"http/1.1"})
+
+NO_APPLICATION_PROTOCOL = bytes([21, 3, 3, 0, 2, 2, 120])
+"""The fatal TLS alert for a client all of whose protocols are strange (RFC 7301, 3.2)."""
 
 LONGEST_HELLO_BYTES = 65536
 
 
 class UnknownClusterError(Exception):
     """The client asks for the Auth Service of a cluster that is not here."""
+
+
+class UnknownProtocolError(Exception):
+    """The client offers only protocols that this proxy does not know."""
 
 
 class Proxy:
@@ -33,7 +42,7 @@ class Proxy:
         self.port = port
         self._auth_address = auth_address
         self._route = AUTH_PREFIX + f"{authority.cluster_name.encode().hex()}.teleport.cluster.local".encode()
-        self._web = DiscoveryServer(authority)
+        self._web = ProxyWeb(authority, self._visit)
         self._server: asyncio.Server | None = None
         self._tunnels: set[Tunnel] = set()
         self._visits: set[asyncio.Task[None]] = set()
@@ -47,6 +56,15 @@ class Proxy:
     def find(self) -> dict[str, Any]:
         """What discovery answers, to be changed at will after the start."""
         return self._web.answer
+
+    @property
+    def upgrades(self) -> int:
+        """How many connections came through a connection upgrade."""
+        return self._web.upgrades
+
+    def withdraw_upgrade(self) -> None:
+        """Know nothing of connection upgrades any more, as a proxy before Teleport 8."""
+        self._web.offers_upgrade = False
 
     @property
     def tunnels(self) -> int:
@@ -106,6 +124,9 @@ class Proxy:
                 hello, protocols = await _read_hello(client.reader)
                 host, _, port = self._upstream(protocols).rpartition(":")
                 server = End(*await asyncio.open_connection(host, int(port)))
+            except UnknownProtocolError:
+                client.writer.write(NO_APPLICATION_PROTOCOL)
+                return
             except (NotClientHelloError, UnknownClusterError, OSError):
                 return  # as a proxy does: the client finds the connection closed
             with closing(server.writer):
@@ -123,6 +144,8 @@ class Proxy:
 
     def _upstream(self, protocols: list[bytes]) -> str:
         asked = [protocol for protocol in protocols if protocol.startswith(AUTH_PREFIX)]
+        if not asked and protocols and WEB_PROTOCOLS.isdisjoint(protocols):
+            raise UnknownProtocolError
         if not asked:
             return f"127.0.0.1:{self._web.port}"
         if asked[0] != self._route:

@@ -42,4 +42,7 @@ class Tunnel:
             writer.write(chunk)
             await writer.drain()
         await self.flowing.wait()
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:
+            writer.close()  # TLS knows no half of an end

@@ -78,6 +78,7 @@ def test_all_is_well(world: World) -> None:
     assert lines[1].startswith("ok   redis: Valkey ")
     assert lines[1].endswith(", noeviction")
     assert lines[2].startswith("ok   teleport: cluster teleport.example.com, version ")
+    assert f"(direct to {world.teleport.address})" in lines[2]
     assert lines[3:6] == [
         "ok   teleport: may list access_request",
         "ok   teleport: may read access_request",
@@ -119,6 +120,14 @@ def test_nobody_at_home_is_said_of_each(world: World, tmp_path: Path) -> None:
     code, lines = world.check()
     assert code == 1
     assert [line.split(":")[0] for line in lines if line.startswith("FAIL")] == ["FAIL teleport", "FAIL relay"]
+
+
+def test_teleports_words_cannot_write_lines_of_their_own(world: World) -> None:
+    world.teleport.faults.fail("Ping", StatusCode.PERMISSION_DENIED, times=3, text="no\nok   teleport: fine\x1b[2J")
+    code, lines = world.check()
+    assert code == 1
+    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "FAIL", "ok  "]
+    assert "\x1b" not in "".join(lines)
 
 
 def test_what_is_missing_is_said_once_and_the_rest_is_tried(world: World) -> None:

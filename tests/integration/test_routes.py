@@ -4,7 +4,9 @@ import asyncio
 import socket
 import ssl
 import stat
+import sys
 import tempfile
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -16,9 +18,10 @@ from grpc import StatusCode
 from services.watcher.teleport.client import Permission, TeleportClient, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect, parse_address
 from services.watcher.teleport.decode import Undecodable
+from services.watcher.teleport.dial import Route, describe
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.pb import auth_pb2
-from services.watcher.teleport.tunnel import Route, Tunnel
+from services.watcher.teleport.tunnel import Tunnel
 from shared.events import AccessRequest, RequestState
 from shared.settings import TeleportSettings
 from simulators.certificates import ClusterAuthority
@@ -81,6 +84,7 @@ async def test_an_auth_services_address_just_works(auth: AuthService, identity: 
     connection = await connect(auth.address, identity)
     async with connection.client:
         assert connection.server.cluster.name == "teleport.example.com"
+        assert connection.route.name == "direct"
 
 
 @pytest.mark.usefixtures("trusted_web")
@@ -109,8 +113,9 @@ async def test_nobody_there_names_each_route_and_its_reason(identity: Identity, 
     with pytest.raises(TeleportUnavailable) as caught:
         await connect(f"127.0.0.1:{unused_port}", identity)
     assert str(caught.value) == (
+        f"direct to 127.0.0.1:{unused_port}: Connection refused; "
         f"through a proxy (TLS routing) to 127.0.0.1:{unused_port}: Connection refused; "
-        f"direct to 127.0.0.1:{unused_port}: Connection refused"
+        f"through a proxy (connection upgrade) to 127.0.0.1:{unused_port}: Connection refused"
     )
 
 
@@ -182,6 +187,22 @@ async def test_the_socket_serves_one_connection_only(auth: AuthService, identity
             await asyncio.open_unix_connection(tunnel.socket)
         assert not tunnel.socket.parent.exists()
         await client.ping()
+
+
+async def test_the_socket_serves_our_own_process_only(auth: AuthService, identity: Identity) -> None:
+    tunnel = await Tunnel.open(Route("direct", "127.0.0.1", auth.port, ("h2",)), identity)
+    async with TeleportClient(tunnel) as client:
+        program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tunnel.socket), stderr=DEVNULL)
+        async with asyncio.timeout(10):
+            assert await other.wait() in (0, 1), "it was cut off"
+        assert (await client.ping()).cluster.name == "teleport.example.com"
+
+
+def test_a_name_with_several_addresses_fails_in_words() -> None:
+    one = "[Errno 111] Connect call failed ('::1', 3025, 0, 0)"
+    other = "[Errno 111] Connect call failed ('127.0.0.1', 3025)"
+    assert describe(OSError(f"Multiple exceptions: {one}, {other}")) == "Connection refused"
 
 
 async def test_a_listing_of_hundreds_comes_in_pages_and_whole(auth: AuthService, identity: Identity) -> None:

@@ -100,6 +100,13 @@ async def test_a_wrong_cluster_name_is_a_closed_connection(proxy: Proxy, tmp_pat
         await connect_to_auth(proxy, tmp_path, [wrong, "h2"])
 
 
+async def test_who_offers_only_strange_protocols_is_refused(proxy: Proxy) -> None:
+    context = ssl.create_default_context(cadata=AUTHORITY.web_ca.pem.decode())
+    context.set_alpn_protocols(["teleport-strange"])
+    with pytest.raises(ssl.SSLError, match="alert no application protocol"):
+        await asyncio.open_connection("localhost", proxy.port, ssl=context)
+
+
 @pytest.mark.parametrize("greeting", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"])
 async def test_what_is_not_tls_is_a_closed_connection(proxy: Proxy, greeting: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

@@ -8,7 +8,6 @@ TeleportError                  the watcher's one vocabulary of failure towards T
 """
 
 import asyncio
-import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -29,10 +28,11 @@ from services.watcher.teleport.decode import (
     decode_request,
     is_init,
 )
+from services.watcher.teleport.dial import SERVER_NAME, Route, describe, is_refusal
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.pb import auth_pb2, types_pb2
 from services.watcher.teleport.pb.auth_pb2_grpc import AuthServiceStub
-from services.watcher.teleport.tunnel import SERVER_NAME, Route, Tunnel, describe
+from services.watcher.teleport.tunnel import Tunnel
 
 CLIENT_VERSION = "18.2.8"
 """Teleport's version whose API we speak: servers convert some resources for clients that name none."""
@@ -269,9 +269,7 @@ class TeleportClient:
 
 
 def _of_connection(error: Exception) -> TeleportError:
-    if isinstance(error, ssl.SSLCertVerificationError) or "ALERT" in str(getattr(error, "reason", "")):
-        return TeleportRefused(describe(error))
-    return TeleportUnavailable(describe(error))
+    return (TeleportRefused if is_refusal(error) else TeleportUnavailable)(describe(error))
 
 
 async def _refusal(trial: Awaitable[None]) -> str:

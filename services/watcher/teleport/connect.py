@@ -4,16 +4,20 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 import httpx
 
 from services.watcher.teleport.client import TeleportClient, TeleportError, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.decode import AuthServer
+from services.watcher.teleport.dial import SERVER_NAME, Route
+from services.watcher.teleport.http_proxy import HttpProxy, Refusal, http_proxy
 from services.watcher.teleport.identity import Identity
-from services.watcher.teleport.tunnel import SERVER_NAME, Route
 
 DISCOVERY_SECONDS = 5
 PING_SECONDS = 15
+
+HTTP2 = "h2"
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Connection:
 async def connect(addr: str, identity: Identity) -> Connection:
     """Connect to the cluster at `addr`, which is an Auth Service's or a proxy's web port.
 
-    Raises `TeleportUnavailable` or `TeleportRefused`, which names each route that was tried and what came of it.
-    The caller closes the client.
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded. Raises `TeleportUnavailable` or `TeleportRefused`, which names
+    each route that was tried and what came of it. The caller closes the client.
     """
     failures: list[str] = []
     unavailable = False
@@ -55,25 +59,34 @@ async def _try(route: Route, identity: Identity) -> Connection:
 async def _routes(addr: str, identity: Identity) -> list[Route]:
     """Give the routes to try, in order."""
     host, port = parse_address(addr)
-    direct = Route("direct", host, port, ("h2",))
     try:
-        found = await _ask_proxy(addr)
+        by = http_proxy(host, port, getproxies_environment())
+    except Refusal as error:
+        raise TeleportRefused(str(error.strerror)) from error
+    try:
+        found = await _ask_proxy(addr, by)
     except _NoProxyError:
-        # Perhaps an Auth Service; perhaps a proxy whose web certificate this host does not know. On that route
-        # TLS ends at the Auth Service, which is verified against the identity: the web certificate vouches for nothing.
-        return [_through_proxy(host, port, identity.cluster), direct]
+        # An Auth Service, or a proxy whose web certificate this host does not know. With TLS routing it need not: TLS
+        # ends at the Auth Service, which is verified against the identity, and the web certificate vouches for nothing.
+        return [Route("direct", host, port, (HTTP2,), by), *_through_proxy(host, port, identity.cluster, by)]
     if not found.tls_routing:
         raise TeleportRefused(
             f"{addr} is a proxy without TLS routing (proxy_listener_mode: separate); set teleport.addr to the Auth"
             " Service, or proxy_listener_mode to multiplex"
         )
-    return [_through_proxy(host, port, found.cluster_name)]
+    return _through_proxy(host, port, found.cluster_name, by)
 
 
-def _through_proxy(host: str, port: int, cluster_name: str) -> Route:
-    """TLS routing: by this ALPN a proxy passes the TLS stream, unopened, to the Auth Service of the cluster named."""
-    alpn = f"teleport-auth@{cluster_name.encode().hex()}.{SERVER_NAME}"
-    return Route("through a proxy (TLS routing)", host, port, (alpn, "h2"))
+def _through_proxy(host: str, port: int, cluster_name: str, by: HttpProxy | None) -> list[Route]:
+    """TLS routing: by this ALPN a proxy passes the TLS stream, unopened, to the Auth Service of the cluster named.
+
+    A load balancer that ends TLS itself takes the ALPN away: then the same stream goes through a connection upgrade.
+    """
+    alpn = (f"teleport-auth@{cluster_name.encode().hex()}.{SERVER_NAME}", HTTP2)
+    return [
+        Route("through a proxy (TLS routing)", host, port, alpn, by),
+        Route("through a proxy (connection upgrade)", host, port, alpn, by, is_upgraded=True),
+    ]
 
 
 class _NoProxyError(Exception):
@@ -86,13 +99,13 @@ class _Proxy:
     tls_routing: bool
 
 
-async def _ask_proxy(addr: str) -> _Proxy:
+async def _ask_proxy(addr: str, by: HttpProxy | None) -> _Proxy:
     """Ask as Teleport's own clients do. The answer decides which route is tried, never whom we trust."""
     try:
         async with (
             asyncio.timeout(DISCOVERY_SECONDS),
-            # The system's roots: httpx brings its own. No HTTP proxy: the routes use none either.
-            httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as http,
+            # The system's roots: httpx brings its own. The environment is ours to read, the same for every route.
+            httpx.AsyncClient(verify=ssl.create_default_context(), proxy=_for_httpx(by), trust_env=False) as http,
         ):
             answer = await http.get(f"https://{addr}/webapi/find")
         found = answer.raise_for_status().json()
@@ -107,6 +120,10 @@ async def _ask_proxy(addr: str) -> _Proxy:
         AttributeError,
     ) as error:
         raise _NoProxyError from error
+
+
+def _for_httpx(by: HttpProxy | None) -> httpx.Proxy | None:
+    return httpx.Proxy(by.url, auth=(by.user, by.password) if by.user else None) if by else None
 
 
 def parse_address(addr: str) -> tuple[str, int]:

@@ -1,0 +1,122 @@
+"""Teleport's connection upgrade: a TLS stream in WebSocket frames, past load balancers that end TLS and strip ALPN."""
+
+import asyncio
+import logging
+import socket
+from asyncio import StreamReader, StreamWriter
+from typing import Self
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from services.watcher.teleport.http_proxy import Refusal, authority
+from shared.tasks import end
+
+PATH = "/webapi/connectionupgrade"
+SUBPROTOCOL = Subprotocol("alpn")
+CHUNK_BYTES = 64 * 1024
+
+frames_log = logging.getLogger(f"{__name__}.frames")
+frames_log.setLevel(logging.INFO)  # --debug is not for every frame
+
+
+class Upgrade:
+    """Carries what is written to `socket` in binary frames to the proxy, and back."""
+
+    def __init__(self, protocol: ClientProtocol, reader: StreamReader, writer: StreamWriter) -> None:
+        self._protocol = protocol
+        self._reader = reader
+        self._writer = writer
+        self._carrying: asyncio.Task[None] | None = None
+        self.socket, self._inner = socket.socketpair()
+        """The connection behind the upgrade, for whoever speaks TLS through it. It ends with this upgrade."""
+
+    @classmethod
+    async def open(cls, host: str, port: int, reader: StreamReader, writer: StreamWriter) -> Self:
+        """Ask the proxy at the other end of this connection for the upgrade.
+
+        Raises `Refusal` if it is none that offers it, `ConnectionError`.
+        """
+        uri = parse_uri(f"wss://{authority(host, port)}{PATH}")
+        protocol = ClientProtocol(uri, subprotocols=[SUBPROTOCOL], max_size=None, logger=frames_log)
+        protocol.send_request(protocol.connect())
+        upgrade = cls(protocol, reader, writer)
+        try:
+            await upgrade._shake_hands()
+            upgrade._carrying = asyncio.create_task(upgrade._carry())
+        except BaseException:
+            await upgrade.close()
+            raise
+        return upgrade
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the connection to the proxy ended; None: it stands, or was closed without a word."""
+        return self._reader.exception()
+
+    async def close(self) -> None:
+        """End the connection, however far it has come."""
+        self._writer.transport.abort()
+        if self._carrying is not None:
+            await end([self._carrying])
+        self._inner.close()
+        self.socket.close()
+
+    async def _shake_hands(self) -> None:
+        await self._flush()
+        while not any(isinstance(event, Response) for event in self._protocol.events_received()):
+            if self._protocol.handshake_exc is not None:
+                break
+            chunk = await self._reader.read(CHUNK_BYTES)
+            if chunk:
+                self._protocol.receive_data(chunk)
+            else:
+                self._protocol.receive_eof()
+        match self._protocol.handshake_exc:
+            case InvalidStatus() as error:
+                status = error.response.status_code
+                raise Refusal(f"the server offers no connection upgrade (HTTP {status})") from error
+            case InvalidHandshake() | EOFError() as error:
+                raise Refusal(f"the server answers the connection upgrade wrongly ({error})") from error
+            case Exception() as error:
+                raise Refusal(f"the server answers the connection upgrade not in HTTP ({error})") from error
+        if self._protocol.subprotocol != SUBPROTOCOL:
+            raise Refusal(f"the server upgrades the connection, but not to {SUBPROTOCOL}")
+
+    async def _carry(self) -> None:
+        """Carry both ways until either side ends; then end both."""
+        reader, writer = await asyncio.open_connection(sock=self._inner, limit=CHUNK_BYTES)
+        ways = [asyncio.create_task(self._carry_out(reader)), asyncio.create_task(self._carry_in(writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # How each way ended says less than `failure`.
+            await end(ways)
+            writer.transport.abort()
+            self._writer.transport.abort()
+
+    async def _carry_out(self, inner: StreamReader) -> None:
+        # The proxy reads only whole frames (Teleport drops continuations): one frame a chunk.
+        while chunk := await inner.read(CHUNK_BYTES):
+            self._protocol.send_binary(chunk)
+            await self._flush()
+
+    async def _carry_in(self, inner: StreamWriter) -> None:
+        while self._protocol.state is State.OPEN and (chunk := await self._reader.read(CHUNK_BYTES)):
+            self._protocol.receive_data(chunk)
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+                    inner.write(event.data)
+            await self._flush()  # answers to pings and closes
+            await inner.drain()
+
+    async def _flush(self) -> None:
+        for chunk in self._protocol.data_to_send():
+            if chunk:  # an empty one says that the connection may be closed, which its owner does
+                self._writer.write(chunk)
+        await self._writer.drain()
