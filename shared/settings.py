@@ -70,6 +70,9 @@ class TeleportSettings(Section):
     )
     client_crt: Path | None = Field(None, description="PEM client certificate")
     root_cas: Path | None = Field(None, description="PEM certificates of the cluster's host CA")
+    allow_key_readable_by_others: bool = Field(
+        False, description="take a private key that every user of this host can read"
+    )
     snapshot_interval: Duration = Field(
         timedelta(minutes=5), description="how often all requests are listed and compared"
     )

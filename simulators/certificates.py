@@ -5,6 +5,7 @@ web CA stands for whatever public CA signs the proxy's web certificate. Nothing 
 """
 
 import ipaddress
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -48,9 +49,13 @@ AUTHORITY_USAGE = x509.KeyUsage(
 )
 
 
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+"""What Teleport's suites of algorithms use."""
+
+
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key (PKCS #8) and its certificate, both PEM."""
+    """A private key (RSA in PKCS #1, others in PKCS #8) and its certificate, both PEM."""
 
     key: bytes
     certificate: bytes
@@ -100,6 +105,22 @@ class Identity:
             root_cas=_write_private(directory / "teleport-host-ca.crt", self.host_authority),
         )
 
+    def write_secret(self, volume: Path, mode: int = 0o440) -> Path:
+        """Show the identity file as Kubernetes shows a Secret that is mounted at `volume`. Returns its path.
+
+        The files are links into `..data`, a link itself, which a renewal turns to another directory in one step.
+        """
+        fresh = Path(tempfile.mkdtemp(prefix="..2026_", dir=volume))
+        (fresh / "identity").write_text(self.file_text())
+        (fresh / "identity").chmod(mode)
+        link = volume / "..data_tmp"
+        link.symlink_to(fresh.name)
+        link.rename(volume / "..data")
+        path = volume / "identity"
+        if not path.is_symlink():
+            path.symlink_to("..data/identity")
+        return path
+
 
 @dataclass(frozen=True)
 class Authority:
@@ -132,10 +153,16 @@ class Authority:
         return self.certificate.public_bytes(Encoding.PEM)
 
     def issue(
-        self, subject: x509.Name, begins: datetime, ends: datetime, names: Iterable[x509.GeneralName] = ()
+        self,
+        subject: x509.Name,
+        begins: datetime,
+        ends: datetime,
+        *,
+        names: Iterable[x509.GeneralName] = (),
+        key: PrivateKey | None = None,
     ) -> KeyPair:
-        """Sign a certificate for TLS clients and servers, over a new key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Sign a certificate for TLS clients and servers, over this key or a new one."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         builder = x509.CertificateBuilder(
             issuer_name=self.certificate.subject, subject_name=subject, not_valid_before=begins, not_valid_after=ends
         )
@@ -171,19 +198,26 @@ class ClusterAuthority:
     def host_certificate(self) -> KeyPair:
         """Key and certificate of an Auth Service, valid for a day."""
         begins, ends = _lifetime(timedelta(days=1))
-        return self.host_ca.issue(_common_name("auth"), begins, ends, map(x509.DNSName, HOST_NAMES))
+        return self.host_ca.issue(_common_name("auth"), begins, ends, names=map(x509.DNSName, HOST_NAMES))
 
     def web_certificate(self) -> KeyPair:
         """Key and certificate of a proxy's web port, for this host and the cluster's name, valid for a day."""
         begins, ends = _lifetime(timedelta(days=1))
         loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         names = [x509.DNSName("localhost"), x509.DNSName(self.cluster_name), loopback]
-        return self.web_ca.issue(_common_name("localhost"), begins, ends, names)
+        return self.web_ca.issue(_common_name("localhost"), begins, ends, names=names)
 
-    def identity(self, user: str, *, roles: Sequence[str] = (), lifetime: timedelta = timedelta(hours=1)) -> Identity:
-        """Credentials of a user or bot. With a negative `lifetime` they ended that long ago."""
+    def identity(
+        self,
+        user: str,
+        *,
+        roles: Sequence[str] = (),
+        lifetime: timedelta = timedelta(hours=1),
+        key: PrivateKey | None = None,
+    ) -> Identity:
+        """Credentials of a user or bot, over a new key if none is given. With a negative `lifetime` they are over."""
         begins, ends = _lifetime(lifetime)
-        pair = self.user_ca.issue(self._user_name(user, roles), begins, ends)
+        pair = self.user_ca.issue(self._user_name(user, roles), begins, ends, key=key)
         host_key = self.host_ca.key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         return Identity(
             pair=pair,
@@ -203,7 +237,7 @@ class ClusterAuthority:
 
     def _ssh_certificate(self, pair: KeyPair, user: str, begins: datetime, ends: datetime) -> str:
         key = x509.load_pem_x509_certificate(pair.certificate).public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey)
         builder = SSHCertificateBuilder().public_key(key).type(SSHCertificateType.USER).serial(0)
         builder = builder.key_id(user.encode()).valid_principals([b"-teleport-internal-join"])
         builder = builder.valid_after(int(begins.timestamp())).valid_before(int(ends.timestamp()))
@@ -222,7 +256,7 @@ def _common_name(name: str) -> x509.Name:
 
 
 def _identified(
-    builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
+    builder: x509.CertificateBuilder, key: PrivateKey, signer: ec.EllipticCurvePrivateKey
 ) -> x509.CertificateBuilder:
     """Put the key and its identifiers in, which OpenSSL's strict checks ask for (RFC 5280, 4.2.1)."""
     own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -231,8 +265,9 @@ def _identified(
     return builder.add_extension(own, critical=False).add_extension(signed_by, critical=False)
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _pem(key: PrivateKey) -> bytes:
+    form = PrivateFormat.TraditionalOpenSSL if isinstance(key, rsa.RSAPrivateKey) else PrivateFormat.PKCS8
+    return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
 def _write_private(path: Path, content: bytes) -> Path:

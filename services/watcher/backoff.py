@@ -17,6 +17,10 @@ class Backoff:
         self._last = min(self._longest, random.uniform(self._first, self._last * 3))  # noqa: S311 spreads, hides nothing
         return self._last
 
-    def reset(self) -> None:
-        """It worked: begin again with short pauses."""
-        self._last = self._first
+    def lasted(self, seconds: float) -> None:
+        """What was tried worked for so long: short pauses again, if that is longer than any pause.
+
+        Who is cut off at once again and again, however far it came, must not hammer.
+        """
+        if seconds > self._longest:
+            self._last = self._first

@@ -12,7 +12,7 @@ from services.watcher.outbox import Outbox
 from services.watcher.snapshot import snapshot
 from services.watcher.teleport.client import TeleportError, TeleportRefused
 from services.watcher.teleport.connect import Connection
-from services.watcher.teleport.decode import Undecodable, WatchEvent
+from services.watcher.teleport.decode import Fault, Undecodable, WatchEvent
 from services.watcher.together import first_to_end
 from shared.events import AccessRequest, RequestChanged, RequestGone
 from shared.mail import one_line
@@ -24,6 +24,11 @@ ANSWER_SECONDS = 10.0
 """With the heartbeat: a connection that stands but brings nothing is noticed within 15 s."""
 
 LOGGED_ID = 100
+
+FAULTS = {
+    Fault.ID: "its id is no legal one; ids are letters, digits, - and _",
+    Fault.STATE: "its state is none that this version knows; is there a newer Access Mail?",
+}
 
 
 class Following:
@@ -46,19 +51,16 @@ class Following:
         self._refused = Backoff(1, 30)
         self.trouble: str | None = "the first listing of all requests is not complete yet"
         """What is missing; None once everything that Teleport holds was looked at."""
-        self.caught_up = False
-        """Has a snapshot been complete?"""
+        self.looked = asyncio.Event()
+        """Set once it was tried to look at everything: whatever comes now comes here."""
+        self._is_caught_up = False
 
     async def run(self) -> None:
         """Follow until the connection ends. Raises `TeleportError`."""
         # Watch first, then list: what happens during the listing must not fall between the two. Both append at
         # once, in any order: the router's knowledge only grows, so that an older state does no harm.
         async with self._client.watch() as events:
-            self._metrics.connected.set(1)
-            try:
-                await first_to_end(self._receive(events), self._take_snapshots(), self._ask_if_it_lives())
-            finally:
-                self._metrics.connected.set(0)
+            await first_to_end(self._receive(events), self._take_snapshots(), self._ask_if_it_lives())
 
     async def _receive(self, events: AsyncIterator[WatchEvent]) -> None:
         async for event in events:
@@ -79,7 +81,7 @@ class Following:
     def _pass_over(self, undecodable: Undecodable) -> None:
         self._metrics.undecodable.labels(undecodable.fault.value).inc()
         request_id = one_line(undecodable.request_id, LOGGED_ID)
-        log.warning("request %s is passed over: its %s is none that is known here", request_id, undecodable.fault.value)
+        log.warning("request %r is passed over: %s", request_id, FAULTS[undecodable.fault])
 
     async def _take_snapshots(self) -> None:
         while True:
@@ -91,6 +93,7 @@ class Following:
                 # Without listing the events are worth all the more: do not give up the watch.
                 self._complain(f"Teleport refuses to list requests: {error}")
                 pause = self._refused.next()
+            self.looked.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._outbox.in_doubt.wait()
@@ -113,9 +116,9 @@ class Following:
         self._metrics.snapshots.labels(SnapshotOutcome.COMPLETE.value).inc()
         self._metrics.last_snapshot.set_to_current_time()
         self._metrics.listed.set(listed)
-        level = logging.INFO if found or not self.caught_up else logging.DEBUG
+        level = logging.INFO if found or not self._is_caught_up else logging.DEBUG
         log.log(level, "listed %d requests in %.1f s: %d are news", listed, time.monotonic() - began, found)
-        self.caught_up = True
+        self._is_caught_up = True
         self.trouble = None
 
     def _complain(self, trouble: str) -> None:

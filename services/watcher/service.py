@@ -11,11 +11,13 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from services.watcher.backoff import Backoff
+from services.watcher.credentials import Credentials
 from services.watcher.following import Following
 from services.watcher.metrics import Reconnect, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.session import Session
 from services.watcher.settings import WatcherConfiguration
-from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.client import TeleportError, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect
 from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.together import first_to_end
@@ -43,7 +45,6 @@ class Watcher:
     def __init__(self, redis: Redis, teleport: TeleportSettings, registry: CollectorRegistry) -> None:
         """Raises `IdentityError` if the credentials cannot be used: no patience would mend that."""
         self._redis = redis
-        self._teleport = teleport
         self._metrics = WatcherMetrics(registry)
         self._outbox = Outbox(EventWriter(redis), self._metrics)
         self._events: asyncio.Queue[RequestChanged | RequestGone] = asyncio.Queue(QUEUE)
@@ -51,13 +52,11 @@ class Watcher:
         self._slowly = Backoff(1, 30)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
-        self._renewed = asyncio.Event()
         self._following: Following | None = None
         self._trouble: str | None = "not connected to Teleport yet"
         self._complaint = ""
         self._turned = time.monotonic()
-        self._identity = Identity.load(teleport)
-        self._metrics.identity_expiry.set(self._identity.not_after.timestamp())
+        self._credentials = Credentials(teleport, self._metrics)
 
     @classmethod
     def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
@@ -90,9 +89,9 @@ class Watcher:
         except IdentityError as error:
             raise SettingsError([str(error)]) from error
         if self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._use, teleport, identity)
+            self._loop.call_soon_threadsafe(self._credentials.use, teleport, identity)
         else:
-            self._use(teleport, identity)
+            self._credentials.use(teleport, identity)
 
     def live(self) -> str | None:
         """Has the loop turned lately? None if so."""
@@ -110,7 +109,8 @@ class Watcher:
         """Work until `stop`."""
         self._loop = asyncio.get_running_loop()
         try:
-            await first_to_end(self._stopping.wait(), self._turn(), self._refresh(), self._watch())
+            attendants = (self._turn(), self._credentials.refresh(), self._credentials.warn())
+            await first_to_end(self._stopping.wait(), self._watch(), *attendants)
         finally:
             await self._redis.aclose()
 
@@ -120,10 +120,8 @@ class Watcher:
 
     async def _keep_following(self) -> None:
         while True:
-            self._renewed.clear()
             try:
-                await first_to_end(self._renewed.wait(), self._follow())
-                self._metrics.reconnects.labels(Reconnect.RENEWED.value).inc()
+                await self._follow()
             except TeleportUnavailable as error:
                 self._metrics.reconnects.labels(Reconnect.UNAVAILABLE.value).inc()
                 self._complain(logging.WARNING, f"no connection to Teleport: {error}")
@@ -132,32 +130,73 @@ class Watcher:
                 self._metrics.reconnects.labels(Reconnect.REFUSED.value).inc()
                 self._complain(logging.ERROR, f"no access to Teleport: {error}")
                 with suppress(IdentityError):  # the error in hand says what is wrong
-                    self._use(self._teleport, Identity.load(self._teleport))
+                    self._credentials.read_again()
                 await self._pause(self._slowly)
 
     async def _follow(self) -> None:
-        self._identity.ensure_valid(datetime.now(UTC))
-        connection = await connect(self._teleport.address, self._identity)
-        seconds = self._teleport.snapshot_interval.total_seconds()
-        following = Following(connection, self._events, self._outbox, self._metrics, seconds)
-        async with connection.client:
-            log.info(
-                "connected to cluster %s, Teleport %s, %s, as %s until %s",
-                connection.server.cluster.name,
-                connection.server.version,
-                connection.route,
-                self._identity.user,
-                self._identity.not_after.isoformat(),
-            )
-            self._following, self._trouble, self._complaint = following, None, ""
-            try:
-                await following.run()
-            finally:
-                if following.caught_up:
-                    # Only now: a server that takes a connection and cuts it at once must not be hammered.
-                    self._soon.reset()
-                    self._slowly.reset()
-                self._following, self._trouble = None, "the connection to Teleport has ended"
+        """Follow a connection until it ends, and where credentials or settings are new, its successor."""
+        session = await self._connect()
+        self._following, self._trouble, self._complaint = session.following, None, ""
+        self._metrics.connected.set(1)
+        try:
+            while True:
+                await session.until(self._credentials.renewed)
+                successor = await self._successor(session)
+                if successor:
+                    session, left = successor, session
+                    self._following = session.following
+                    await left.end()
+        finally:
+            self._soon.lasted(session.seconds)
+            self._slowly.lasted(session.seconds)
+            self._following, self._trouble = None, "the connection to Teleport has ended"
+            self._metrics.connected.set(0)
+            await session.end()
+
+    async def _successor(self, session: Session) -> Session | None:
+        """A session with the new credentials that has looked at everything; None: it does not work, ask again.
+
+        Until then the old one goes on. Both bring the same events meanwhile, which does no harm. Raises the
+        `TeleportError` that ends the old one while the new one is waited for.
+        """
+        successor = None
+        try:
+            successor = await self._connect()
+            await successor.until(successor.following.looked)
+        except (TeleportError, IdentityError) as error:
+            if successor:
+                await successor.end()
+            if str(error) != self._complaint:
+                log.error("%s; the connection in use is kept, the new one tried again", error)  # noqa: TRY400 it says all
+            self._complaint = str(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._slowly.next()):
+                    await session.until(self._credentials.renewed)
+            self._credentials.renewed.set()
+            return None
+        except BaseException:
+            if successor:
+                await successor.end()
+            raise
+        self._complaint = ""
+        self._metrics.reconnects.labels(Reconnect.RENEWED.value).inc()
+        return successor
+
+    async def _connect(self) -> Session:
+        self._credentials.renewed.clear()
+        teleport, identity = self._credentials.settings, self._credentials.identity
+        identity.ensure_valid(datetime.now(UTC))
+        connection = await connect(teleport.address, identity)
+        log.info(
+            "connected to cluster %s, Teleport %s, %s, as %s until %s",
+            connection.server.cluster.name,
+            connection.server.version,
+            connection.route,
+            identity.user,
+            identity.not_after.isoformat(),
+        )
+        seconds = teleport.snapshot_interval.total_seconds()
+        return Session(connection, Following(connection, self._events, self._outbox, self._metrics, seconds))
 
     def _complain(self, level: int, trouble: str) -> None:
         if trouble != self._complaint:
@@ -165,9 +204,11 @@ class Watcher:
         self._trouble = self._complaint = trouble
 
     async def _pause(self, backoff: Backoff) -> None:
+        seconds = backoff.next()
+        log.debug("the next try is in %.3f s", seconds)
         with suppress(TimeoutError):
-            async with asyncio.timeout(backoff.next()):
-                await self._renewed.wait()
+            async with asyncio.timeout(seconds):
+                await self._credentials.renewed.wait()
 
     async def _append(self) -> None:
         while True:
@@ -185,30 +226,3 @@ class Watcher:
         while True:
             self._turned = time.monotonic()
             await asyncio.sleep(1)
-
-    # -- credentials
-
-    async def _refresh(self) -> None:
-        """Look at the file now and then. What will not do is said once, and what is in use is kept."""
-        said = ""
-        while True:
-            await asyncio.sleep(self._teleport.refresh_identity_interval.total_seconds())
-            if not self._teleport.refresh_identity:
-                continue
-            try:
-                self._use(self._teleport, Identity.load(self._teleport))
-                said = ""
-            except IdentityError as error:
-                if str(error) != said:
-                    log.error("%s; the credentials in use are kept", error)  # noqa: TRY400 the sentence says it all
-                said = str(error)
-
-    def _use(self, teleport: TeleportSettings, identity: Identity) -> None:
-        """Connect anew if anything has changed."""
-        if (teleport, identity) == (self._teleport, self._identity):
-            return
-        self._teleport = teleport
-        self._identity = identity
-        self._metrics.identity_expiry.set(identity.not_after.timestamp())
-        log.info("new credentials or settings: as %s until %s", identity.user, identity.not_after.isoformat())
-        self._renewed.set()

@@ -17,9 +17,14 @@ def name(identity: dict[str, Any]) -> str:
     return str(identity["name"])
 
 
+def settings(identity: dict[str, Any]) -> TeleportSettings:
+    """As git has checked the file out."""
+    return TeleportSettings(identity=FOLDER / identity["file"], allow_key_readable_by_others=True)
+
+
 @pytest.mark.parametrize("expected", VALID, ids=name)
 def test_a_valid_identity_file_says_who_we_are(expected: dict[str, Any]) -> None:
-    identity = Identity.load(TeleportSettings(identity=FOLDER / expected["file"]))
+    identity = Identity.load(settings(expected))
     assert identity.user == expected["user"]
     assert identity.cluster == expected["cluster"]
     assert sorted(identity.roles) == sorted(expected["roles"])
@@ -31,5 +36,5 @@ def test_a_valid_identity_file_says_who_we_are(expected: dict[str, Any]) -> None
 @pytest.mark.parametrize("expected", INVALID, ids=name)
 def test_an_invalid_identity_file_is_refused_with_its_fault(expected: dict[str, Any]) -> None:
     with pytest.raises(IdentityError, match=expected["error"]) as caught:
-        Identity.load(TeleportSettings(identity=FOLDER / expected["file"]))
+        Identity.load(settings(expected))
     assert expected["file"] in str(caught.value)

@@ -1,10 +1,12 @@
 """The watcher has credentials that are good, takes over new ones, and says what is wrong with those that are not."""
 
+import asyncio
 import logging
 import re
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import Redis
 
+from services.watcher import credentials
 from services.watcher.service import Watcher
 from services.watcher.teleport.identity import IdentityError
 from shared.settings import RedisSettings, Settings, SettingsError
 from simulators.background import in_background
+from simulators.certificates import ClusterAuthority
 from simulators.teleport import AuthService
 from tests.integration.watching import AUTHORITY, changed, settings, until_ready, watching
 from tests.processes import run
@@ -46,12 +50,12 @@ async def test_a_renewed_identity_file_takes_over_in_a_new_connection(
     async with watching(redis_url, refreshing) as watcher:
         await until_ready(watcher)
         renew(tmp_path)
-        await wait_until(lambda: "as renewed until" in caplog.text, "the new identity is noticed")
+        await wait_until(lambda: caplog.text.count("connected to cluster") == 2, "the new identity is noticed")
         await until_ready(watcher)
         await wait_until(lambda: len(auth.watches) == 1, "there is one watch")
         request_id = auth.create_request()
         await wait_until(lambda: [request.id for request in changed(redis)][-1:] == [request_id], "it is told")
-    assert caplog.text.count("connected to cluster") == 2
+    assert caplog.text.count("connected to cluster") == 2, "and no third time"
 
 
 async def test_a_broken_identity_file_is_said_once_and_the_old_one_kept(
@@ -168,3 +172,83 @@ def test_the_process_gets_ready_reloads_and_ends_with_0(tmp_path: Path, redis_ur
             assert process.ends(signal.SIGTERM) == 0
             lines = process.text().splitlines()
             assert [line for line in lines if not re.match(r"\S+Z INFO watcher: ", line)] == []
+
+
+def is_said(caplog: pytest.LogCaptureFixture, pattern: re.Pattern[str]) -> bool:
+    return pattern.search(caplog.text) is not None
+
+
+def states(redis: Redis) -> set[tuple[str, str]]:
+    """What the stream tells of, by request and state."""
+    return {(request.id, request.state.value) for request in changed(redis)}
+
+
+async def happenings(auth: AuthService, requests: int) -> set[tuple[str, str]]:
+    """Create and approve so many requests, in no haste; the states that each has gone through."""
+    happened: set[tuple[str, str]] = set()
+    for _ in range(requests):
+        request_id = auth.create_request()
+        auth.approve(request_id)
+        happened |= {(request_id, "pending"), (request_id, "approved")}
+        await asyncio.sleep(0.002)
+    return happened
+
+
+async def test_ten_rotations_during_two_thousand_events_lose_none(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even one whose later state the next snapshot would find: the old watch goes on until the new one does."""
+    caplog.set_level(logging.INFO)
+    refreshing = settings(auth.address, tmp_path, refresh_identity=True, refresh_identity_interval=SOON / 2)
+    registry = CollectorRegistry()
+    async with watching(redis_url, refreshing, registry) as watcher:
+        await until_ready(watcher)
+        happening = asyncio.create_task(happenings(auth, 1000))
+        for rotation in range(10):
+            renew(tmp_path, f"bot-{rotation}")
+            used = re.compile(f"connected to cluster .* as bot-{rotation} until")
+            await wait_until(partial(is_said, caplog, used), "the new identity is used")
+            assert watcher.ready() is None
+        happened = await happening
+        await wait_until(lambda: states(redis) >= happened, "every event is told", timeout=30)
+    assert registry.get_sample_value("access_mail_watcher_reconnects_total", {"reason": "renewed"}) == 10
+    assert registry.get_sample_value("access_mail_watcher_reconnects_total", {"reason": "unavailable"}) == 0
+
+
+async def test_new_credentials_that_teleport_refuses_leave_the_old_connection_in_use(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = ClusterAuthority.create("teleport.example.com")
+    caplog.set_level(logging.INFO)
+    refreshing = settings(auth.address, tmp_path, refresh_identity=True, refresh_identity_interval=SOON)
+    async with watching(redis_url, refreshing) as watcher:
+        await until_ready(watcher)
+        stranger.identity("strange").write_file(tmp_path / "identity")
+        await wait_until(lambda: "the connection in use is kept" in caplog.text, "it is said")
+        request_id = auth.create_request()
+        await wait_until(lambda: [request.id for request in changed(redis)] == [request_id], "it is told")
+        assert watcher.ready() is None
+        renew(tmp_path)
+        await wait_until(
+            partial(is_said, caplog, re.compile("connected to cluster .* as renewed")), "the next one is used"
+        )
+    assert caplog.text.count("the connection in use is kept") == 1
+
+
+async def test_the_nearing_end_of_a_certificate_is_said_once_at_each_step(
+    auth: AuthService, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "LOOK_SECONDS", 0.02)
+    teleport = settings(auth.address, tmp_path)
+    # Dated a minute back, as Teleport does: 5 % of the whole life are left, then 1 %, then nothing.
+    AUTHORITY.identity("short", lifetime=timedelta(seconds=3)).write_file(tmp_path / "identity")
+    async with watching(redis_url, teleport) as watcher:
+        await until_ready(watcher)
+        await wait_until(lambda: "certificate expired" in caplog.text, "its end is said")
+        assert watcher.ready() is None, "the connection lasts as long as Teleport lets it"
+        renew(tmp_path)
+        watcher.reload(Settings(teleport=teleport))
+        await wait_until(lambda: len(auth.watches) == 1, "the new one is in use")
+    assert caplog.text.count("the certificate of user 'short' ends") == 2
+    assert caplog.text.count("certificate expired") == 1
+    assert "then reload (SIGHUP)" in caplog.text

@@ -1,4 +1,4 @@
-"""Pauses stay between the first and the longest, and grow at most threefold."""
+"""Pauses stay between the first and the longest, grow at most threefold, and begin anew after a long life."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,5 +15,7 @@ def test_a_pause_is_never_too_short_nor_too_long(first: float, factor: float, tr
         pause = backoff.next()
         assert first <= pause <= min(longest, last * 3 + 1e-9)
         last = pause
-    backoff.reset()
+    backoff.lasted(longest)
+    assert backoff.next() <= min(longest, last * 3 + 1e-9), "that was not long enough"
+    backoff.lasted(longest * 1.01)
     assert backoff.next() <= first * 3

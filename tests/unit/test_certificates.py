@@ -80,5 +80,5 @@ def test_hosts_have_the_names_that_clients_ask_for() -> None:
     host = certificate(AUTHORITY.host_certificate()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert host.value.get_values_for_type(x509.DNSName) == ["teleport.cluster.local", "*.teleport.cluster.local"]
     web = certificate(AUTHORITY.web_certificate()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    assert web.value.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert web.value.get_values_for_type(x509.DNSName) == ["localhost", "teleport.example.com"]
     assert [str(address) for address in web.value.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]

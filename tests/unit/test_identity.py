@@ -5,16 +5,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from services.watcher.credentials import step_of
 from services.watcher.teleport.identity import Identity, IdentityError
 from shared.settings import TeleportSettings
-from simulators.certificates import ClusterAuthority
+from simulators.certificates import ClusterAuthority, PrivateKey
 
 AUTHORITY = ClusterAuthority.create("teleport.example.com")
 ISSUED = AUTHORITY.identity("access-mail", roles=["reviewer", "access-mail"])
 
 
 def write(path: Path, text: str) -> TeleportSettings:
+    path.touch(mode=0o600)
     path.write_text(text)
     return TeleportSettings(identity=path)
 
@@ -125,3 +129,80 @@ def test_a_damaged_file_of_the_three_is_named(tmp_path: Path, spoil: Callable[[o
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
     identity = Identity.load(TeleportSettings(identity=ISSUED.write_file(tmp_path / "identity")))
     assert "BEGIN" not in repr(identity)
+
+
+RSA = rsa.generate_private_key(65537, 2048)
+KEYS: dict[str, PrivateKey] = {
+    "rsa": RSA,
+    "ecdsa": ec.generate_private_key(ec.SECP256R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_of_all_of_teleports_kinds_are_read(tmp_path: Path, kind: str) -> None:
+    issued = AUTHORITY.identity("access-mail", key=KEYS[kind])
+    identity = Identity.load(TeleportSettings(identity=issued.write_file(tmp_path / "identity")))
+    assert identity.key == issued.pair.key
+    assert (b"RSA" in identity.key) is (kind == "rsa")
+
+
+def test_an_rsa_key_may_be_in_either_form(tmp_path: Path) -> None:
+    pair = AUTHORITY.identity("access-mail", key=RSA).pair
+    modern = RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    text = modern + pair.certificate + ISSUED.host_authority
+    assert Identity.load(write(tmp_path / "identity", text.decode())).key == modern
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o660])
+def test_a_group_may_read_the_key(tmp_path: Path, mode: int) -> None:
+    path = ISSUED.write_file(tmp_path / "identity")
+    path.chmod(mode)
+    assert Identity.load(TeleportSettings(identity=path)).user == "access-mail"
+
+
+def test_a_key_that_everybody_may_read_is_refused_unless_that_is_allowed(tmp_path: Path) -> None:
+    path = ISSUED.write_file(tmp_path / "identity")
+    path.chmod(0o644)
+    with pytest.raises(IdentityError) as caught:
+        Identity.load(TeleportSettings(identity=path))
+    assert str(caught.value) == (
+        f"{path}: the private key is readable by every user of this host (mode 0644);"
+        f" `chmod o= {path}` (in Kubernetes: defaultMode 0440), or set teleport.allow_key_readable_by_others"
+    )
+    assert Identity.load(TeleportSettings(identity=path, allow_key_readable_by_others=True)).user == "access-mail"
+
+
+def test_of_three_files_only_the_key_is_private(tmp_path: Path) -> None:
+    trio = ISSUED.write_trio(tmp_path)
+    settings = TeleportSettings(client_key=trio.client_key, client_crt=trio.client_crt, root_cas=trio.root_cas)
+    trio.client_crt.chmod(0o644)
+    trio.root_cas.chmod(0o644)
+    assert Identity.load(settings).user == "access-mail"
+    trio.client_key.chmod(0o604)
+    with pytest.raises(IdentityError, match=r"key: the private key is readable by every user"):
+        Identity.load(settings)
+
+
+def test_a_kubernetes_secret_is_judged_by_the_file_behind_its_links(tmp_path: Path) -> None:
+    path = ISSUED.write_secret(tmp_path)
+    assert Identity.load(TeleportSettings(identity=path)).user == "access-mail"
+    AUTHORITY.identity("renewed").write_secret(tmp_path)
+    assert Identity.load(TeleportSettings(identity=path)).user == "renewed"
+    AUTHORITY.identity("open").write_secret(tmp_path, mode=0o644)
+    with pytest.raises(IdentityError, match="defaultMode 0440"):
+        Identity.load(TeleportSettings(identity=path))
+
+
+def test_tbots_directory_in_place_of_its_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match=f"a directory; name the file in it, which tbot calls {tmp_path}/identity"):
+        Identity.load(TeleportSettings(identity=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("left", "step"), [(0.5, None), (0.21, None), (0.2, 0.2), (0.11, 0.2), (0.04, 0.05), (0.005, 0.01), (-1, 0.0)]
+)
+def test_the_end_of_a_certificate_comes_in_steps(tmp_path: Path, left: float, step: float | None) -> None:
+    identity = Identity.load(TeleportSettings(identity=ISSUED.write_file(tmp_path / "identity")))
+    lifetime = identity.not_after - identity.not_before
+    assert step_of(identity, identity.not_after - left * lifetime) == step

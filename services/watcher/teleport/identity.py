@@ -1,5 +1,6 @@
 """Who we are to Teleport: the key, certificates and CAs of an identity file (tctl, tbot) or of a PEM trio."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,6 +45,9 @@ class Identity:
     @classmethod
     def load(cls, settings: TeleportSettings) -> "Identity":
         """Read what `[teleport]` names. Raises `IdentityError` if it is missing, damaged or expired."""
+        key_path = settings.identity or settings.client_key
+        if key_path and not settings.allow_key_readable_by_others:
+            _insist_on_privacy(key_path)
         identity = _from_file(settings.identity) if settings.identity else _from_trio(settings)
         identity.ensure_valid(datetime.now(UTC))
         return identity
@@ -57,6 +61,25 @@ class Identity:
         if now < self.not_before:
             begins = f"{self.not_before:%Y-%m-%d %H:%M:%S} UTC"
             raise IdentityError(f"{self.source}: certificate not valid yet: {whose}, begins {begins}; set the clock")
+
+
+def _insist_on_privacy(path: Path) -> None:
+    """A group may read the key, as Kubernetes' `fsGroup` has it; everybody may not."""
+    try:
+        mode = path.stat().st_mode  # of the file itself: Kubernetes mounts secrets as symbolic links
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        raise IdentityError(
+            f"{path}: the private key is readable by every user of this host (mode {stat.S_IMODE(mode):04o});"
+            f" `chmod o= {path}` (in Kubernetes: defaultMode 0440), or set teleport.allow_key_readable_by_others"
+        )
+
+
+def _unreadable(path: Path, error: OSError) -> IdentityError:
+    if isinstance(error, IsADirectoryError):
+        return IdentityError(f"{path}: a directory; name the file in it, which tbot calls {path / 'identity'}")
+    return IdentityError(f"{path}: {error.strerror}; it must exist and be readable by this process")
 
 
 def _from_file(path: Path) -> Identity:
@@ -95,7 +118,7 @@ def _pem_blocks(path: Path) -> Iterator[bytes]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise IdentityError(f"{path}: {error.strerror}; it must exist and be readable by this process") from error
+        raise _unreadable(path, error) from error
     block: list[bytes] = []
     for line in map(bytes.strip, lines):
         starts = line.startswith(b"-----BEGIN ")
