@@ -1,5 +1,10 @@
 """The `access-mail` command: what an operator can ask for, each answered by one module beside this one."""
 
+import signal
+
+# Whoever asks for a reload before we can do it must not end us, also not while the imports below take their time.
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
 import os
 import sys
 from pathlib import Path

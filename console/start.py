@@ -71,8 +71,6 @@ def start_all(start: Start) -> int:
 
     Raises `SettingsError`.
     """
-    # Whoever asks for a reload before we can do it must not end us.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = process_settings(start.config, start.severity)
     configure_logging(settings.log, "start")
     if subprocess.run(module_command("console.parts", start), check=False).returncode:  # noqa: S603 - our own command

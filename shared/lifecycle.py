@@ -58,9 +58,10 @@ Build = Callable[[Settings, CollectorRegistry], Service]
 
 
 def main(name: ServiceName, build: Build) -> NoReturn:
-    """Run the service as this process, and exit: 0 after SIGTERM or SIGINT, 1 failed, 2 wrong use."""
-    # Whoever asks for a reload before we can do it must not end us.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Run the service as this process, and exit: 0 after SIGTERM or SIGINT, 1 failed, 2 wrong use.
+
+    The caller has set SIGHUP to be ignored, before it imported anything that takes time.
+    """
 
     @click.command(name, help=f"Run the {name} of Access Mail.")
     @click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file.")
@@ -155,8 +156,9 @@ class _Attendant:
 
     def _tell_ready(self) -> None:
         log.info("ready, probes on %s", self._probes.url)
-        self._check_redis()
+        # First: who waits for us is not to wait for what may fail.
         announce(Ready(self._name, self._probes.url), os.environ)
+        self._check_redis()
 
     def _check_redis(self) -> None:
         try:
@@ -164,7 +166,7 @@ class _Attendant:
                 log.debug("%s", check_redis(redis))
         except RedisUnfit as error:
             log.error("%s", error)  # noqa: TRY400 - the text says what to change, a traceback nothing
-        except RedisError as error:
+        except (RedisError, SettingsError) as error:
             log.warning("cannot tell whether this Redis keeps what it is given: %s", error)
 
     def _reload(self) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from services.watcher.appended import Appended
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import Wait, WatcherMetrics
 from shared.event_log import EventLogFull, EventWriter, KnownRequest
@@ -30,6 +31,7 @@ class Outbox:
     def __init__(self, stream: EventWriter, metrics: WatcherMetrics) -> None:
         self._stream = stream
         self._metrics = metrics
+        self._appended = Appended()
         self._turn = asyncio.Lock()
         self._said = False
         self.trouble: str | None = "not connected to Redis yet"
@@ -45,24 +47,26 @@ class Outbox:
         """Put the events on the stream; they may be there twice if Redis's answer was lost."""
         began = time.monotonic()
         if not await self._done(lambda: self._stream.append(events)):
-            self._doubt("Redis has lost its data")
+            self._lost()
         elif time.monotonic() - began > SLOW_SECONDS:
             self._doubt("events had to wait")
+        self._appended.note(events)
         self._metrics.appended.inc(len(events))
         self._metrics.last_append.set_to_current_time()
 
     async def check(self) -> None:
         """Ask whether Redis still has what it was given."""
         if not await self._done(self._stream.holds):
-            self._doubt("Redis has lost its data")
+            self._lost()
 
     async def known(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
-        """What the router has committed about these requests."""
-        return await self._done(lambda: self._stream.known(request_ids))
+        """What the router has committed about these requests, and what waits for it on the stream."""
+        return self._appended.added_to(await self._done(lambda: self._stream.known(request_ids)), request_ids)
 
     async def open_requests(self, routed_before_seconds: float) -> set[str]:
-        """Requests that the router holds for pending and has routed longer ago than this."""
-        return await self._done(lambda: self._stream.open_requests(routed_before_seconds))
+        """Requests that the router holds for pending and has routed longer ago than this, without an end in sight."""
+        held = await self._done(lambda: self._stream.open_requests(routed_before_seconds))
+        return {request_id for request_id in held if not self._appended.is_gone(request_id)}
 
     async def _done(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         backoff = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
@@ -78,6 +82,10 @@ class Outbox:
                     self._works()
                     return result
                 await asyncio.sleep(backoff.next())
+
+    def _lost(self) -> None:
+        self._appended.forget()
+        self._doubt("Redis has lost its data")
 
     def _doubt(self, why: str) -> None:
         log.warning("%s: all requests are listed again", why)

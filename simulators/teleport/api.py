@@ -29,6 +29,7 @@ class AuthApi(auth_pb2_grpc.AuthServiceServicer):
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         """Let the call suffer its faults, and answer a `TraceError` with its status."""
+        self._cluster.client_versions.add(dict(context.invocation_metadata() or ()).get("version"))
         try:
             await self._cluster.faults.meet(method)
             yield

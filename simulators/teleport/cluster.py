@@ -47,6 +47,8 @@ class Cluster:
             ProxyPublicAddr=f"{name}:443",
         )
         """What Ping answers; change its fields at will."""
+        self.client_versions: set[str | bytes | None] = set()
+        """The versions that clients have named with their calls; None where one named none."""
         self.watches = Watches()
         self.faults = Faults(self.watches)
         self.plugin_data = PluginData()

@@ -54,6 +54,12 @@ class Watches:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def unsent(self) -> int:
+        """How many events wait for clients that take no more."""
+        with self._lock:
+            return sum(watch.waiting.qsize() for watch in self._open)
+
     @contextmanager
     def opened(self, kinds: Iterable[str]) -> Iterator[Watch]:
         """Register a watch of these kinds on the running loop for as long as the block lasts."""

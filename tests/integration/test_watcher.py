@@ -157,6 +157,32 @@ async def test_what_cannot_be_decoded_stops_nothing_and_is_counted(
     assert "request 'no id' is passed over: its id is no legal one" in caplog.text
 
 
+async def test_while_no_router_reads_snapshots_repeat_nothing(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    registry = CollectorRegistry()
+
+    def snapshots() -> float:
+        return registry.get_sample_value("access_mail_watcher_snapshots_total", {"outcome": "complete"}) or 0
+
+    ended = auth.create_request()
+    ids = {auth.create_request() for _ in range(20)}
+    hold_for_pending(redis, "vanished", 120)
+    often = settings(auth.address, tmp_path, snapshot_interval=timedelta(milliseconds=50))
+    async with watching(redis_url, often, registry) as watcher:
+        await until_ready(watcher)
+        auth.delete(ended)
+        await wait_until(lambda: ended in gone(redis), "the end is told")
+        before = snapshots()
+        await wait_until(lambda: snapshots() > before + 3, "all is listed again and again")
+        assert sorted(gone(redis)) == sorted([ended, "vanished"])
+        assert sorted(request.id for request in changed(redis)) == sorted({*ids, ended})
+        auth.faults.lose_events = True
+        approved = min(ids)
+        auth.approve(approved)
+        await wait_until(lambda: [request.id for request in changed(redis)][-1] == approved, "what is new is told")
+
+
 async def test_a_connection_that_falls_silent_is_noticed(
     auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
