@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from services.watcher.settings import WatcherConfiguration
 from services.watcher.teleport.client import TeleportError
 from services.watcher.teleport.connect import Connection, connect
 from services.watcher.teleport.identity import Identity, IdentityError
+from services.watcher.teleport.permissions import Permission, permissions
 from shared.lifecycle import process_settings
 from shared.mail import one_line
 from shared.redis import RedisUnfit, check_redis
@@ -41,6 +42,13 @@ class Finding:
 
     good: bool
     text: str
+    required: bool = True
+    """Is it a failure if it is not good?"""
+
+    @property
+    def mark(self) -> str:
+        """How the line begins."""
+        return "ok  " if self.good else "FAIL" if self.required else "lack"
 
 
 Try = Callable[[Settings], Awaitable[list[Finding]]]
@@ -58,8 +66,8 @@ def check_everything(config: Path | None) -> int:
     else:
         findings = asyncio.run(_everything(settings))
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.good else 'FAIL'} {one_line(finding.text, LONGEST_LINE)}")
-    return 0 if all(finding.good for finding in findings) else 1
+        click.echo(f"{finding.mark} {one_line(finding.text, LONGEST_LINE)}")
+    return 1 if any(finding.required and not finding.good for finding in findings) else 0
 
 
 async def _everything(settings: Settings) -> list[Finding]:
@@ -76,7 +84,7 @@ async def _everything(settings: Settings) -> list[Finding]:
 async def _tried(name: str, attempt: Awaitable[list[Finding]]) -> list[Finding]:
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            return [Finding(one.good, f"{name}: {one.text}") for one in await attempt]
+            return [replace(one, text=f"{name}: {one.text}") for one in await attempt]
     except SettingsError as error:
         return [Finding(good=False, text=f"{name}: {fault}") for fault in error.faults]
     except FAILURES as error:
@@ -113,12 +121,17 @@ def _cluster(connection: Connection) -> Finding:
 
 
 async def _permissions(connection: Connection) -> list[Finding]:
-    return [
-        Finding(good=False, text=f"may not {one.verb} {one.resource} ({one.refusal}); allow it in the role")
-        if one.refusal
-        else Finding(good=True, text=f"may {one.verb} {one.resource}")
-        for one in await connection.client.permissions()
-    ]
+    return [_allowed(permission) for permission in await permissions(connection.client)]
+
+
+def _allowed(permission: Permission) -> Finding:
+    what = f"{permission.verb} {permission.resource}"
+    if not permission.refusal:
+        return Finding(good=True, text=f"may {what}")
+    if permission.buys:
+        text = f"may not {what}, which would buy: {permission.buys} ({permission.refusal})"
+        return Finding(good=False, text=text, required=False)
+    return Finding(good=False, text=f"may not {what} ({permission.refusal}); allow it in the role")
 
 
 async def _relay(settings: Settings) -> list[Finding]:

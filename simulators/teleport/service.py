@@ -1,7 +1,7 @@
 """The simulated Auth Service on the network: gRPC over TLS, for clients that the cluster's user CA has signed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -12,8 +12,9 @@ from grpc import aio
 
 from services.watcher.teleport.pb.auth_pb2_grpc import add_AuthServiceServicer_to_server
 from simulators.certificates import ClusterAuthority
-from simulators.teleport.api import AuthApi
+from simulators.teleport.api import KNOWN_KINDS, AuthApi
 from simulators.teleport.cluster import Cluster, utc_now
+from simulators.teleport.rbac import Permission, RoleBasedAccess
 
 EXPIRY_POLL_SECONDS = 0.1
 
@@ -33,6 +34,7 @@ class AuthService(Cluster):
         """Prepare a service at this port of 127.0.0.1; with 0 the first start chooses one, later ones keep it."""
         super().__init__(authority.cluster_name, clock)
         self.authority = authority
+        self.access = RoleBasedAccess()
         self.port = port
         self._server: aio.Server | None = None
         self._expiry: asyncio.Task[None] | None = None
@@ -42,6 +44,11 @@ class AuthService(Cluster):
         """Where it listens, as `host:port`."""
         return f"127.0.0.1:{self.port}"
 
+    def allow_only(self, permissions: Iterable[Permission]) -> None:
+        """Let every caller's role allow this and nothing else, in calls and in watches from now on."""
+        self.access.allowed = frozenset(permissions)
+        self.faults.denied_kinds = {kind for kind in KNOWN_KINDS if self.access.lacks([(kind, "read")])}
+
     async def start(self) -> None:
         """Begin to answer on the running loop. Raises `RuntimeError` if the port is taken."""
         host = self.authority.host_certificate()
@@ -50,7 +57,7 @@ class AuthService(Cluster):
             root_certificates=self.authority.user_ca.pem,
             require_client_auth=True,
         )
-        self._server = aio.server(options=SERVER_OPTIONS)
+        self._server = aio.server(interceptors=[self.access], options=SERVER_OPTIONS)
         add_AuthServiceServicer_to_server(AuthApi(self), self._server)
         self.port = self._server.add_secure_port(self.address, credentials)
         await self._server.start()

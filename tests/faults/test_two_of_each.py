@@ -1,5 +1,7 @@
 """Two of each service share the work; when one of each dies, the others do it all, in order and once."""
 
+from functools import partial
+
 from services.watcher.teleport.pb import types_pb2
 from simulators.teleport import AuthService
 from tests.faults.pipeline import SERVICES, Pipeline
@@ -55,3 +57,22 @@ async def test_one_of_each_dies_in_the_middle(pipeline: Pipeline) -> None:
     assert {tuple(dict.fromkeys(thread)) for thread in threads} == {tuple(COURSE)}
     assert sum(len(thread) - len(COURSE) for thread in threads) <= in_flight
     assert not pipeline.dead()
+
+
+async def test_watchers_die_while_requests_come(pipeline: Pipeline) -> None:
+    """Three follow the cluster; two of them are killed, one after the other, in the middle of what happens."""
+    *doomed, last = await pipeline.start("watcher", "watcher", "watcher")
+    await pipeline.start("router", "mailer")
+    requests: list[str] = []
+    for watcher in doomed:
+        told = len(pipeline.mailbox.mails)
+        requests += create(pipeline.auth, 30)
+        await wait_until(partial(lambda told: len(pipeline.mailbox.mails) > told, told), "they are being told")
+        await watcher.kill()
+        requests += create(pipeline.auth, 30)
+    review(pipeline.auth, requests, "carol")
+    await pipeline.all_told(requests, COURSE[:2], timeout=40)
+    await pipeline.at_rest()
+    assert not pipeline.mailbox.duplicates()
+    assert not pipeline.dead()
+    assert await last.is_ready()

@@ -84,8 +84,7 @@ def test_all_is_well(world: World) -> None:
         "ok   teleport: may read access_request",
         "ok   teleport: may update access_plugin_data",
     ]
-    assert lines[6].startswith("ok   relay: ")
-    assert len(lines) == 7
+    assert lines[-1].startswith("ok   relay: ")
     assert world.mailbox.logins[0].accepted
     assert world.mailbox.mails == []
 
@@ -99,11 +98,10 @@ def test_each_failure_has_its_line_and_hides_no_other(world: World) -> None:
     assert code == 1
     failures = [line.split(" (")[0] for line in lines if line.startswith("FAIL")]
     assert failures[0].startswith("FAIL redis: Error 2 connecting to /nowhere/")
-    assert failures[1:3] == [
-        "FAIL teleport: may not read access_request",
-        "FAIL teleport: may not update access_plugin_data",
-    ]
-    assert failures[3].startswith("FAIL relay: 535")
+    assert failures[1] == "FAIL teleport: may not read access_request"
+    assert failures[2].startswith("FAIL relay: 535")
+    lack = "lack teleport: may not update access_plugin_data, which would buy: who was told is noted in Teleport too"
+    assert any(line.startswith(lack) for line in lines)
 
 
 def test_a_version_of_teleport_that_is_too_old_is_refused(world: World) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
-from services.watcher.teleport.client import Permission, TeleportClient, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect, parse_address
 from services.watcher.teleport.decode import Undecodable
 from services.watcher.teleport.dial import Route, describe
@@ -301,26 +301,6 @@ async def test_a_watch_whose_init_is_late_is_given_up(
         with pytest.raises(TeleportUnavailable, match="did not begin within"):
             async with client.watch():
                 pass
-
-
-async def test_permissions_are_tried_without_changing_anything(auth: AuthService, identity: Identity) -> None:
-    request_id = auth.create_request()
-    connection = await connect(auth.address, identity)
-    async with connection.client as client:
-        assert await client.permissions() == [
-            Permission("list", "access_request", ""),
-            Permission("read", "access_request", ""),
-            Permission("update", "access_plugin_data", ""),
-        ]
-        auth.faults.denied_kinds.add("access_request")
-        for method in ("ListAccessRequests", "UpdatePluginData"):
-            auth.faults.fail(method, StatusCode.PERMISSION_DENIED, text=f"no {method}")
-        assert [permission.refusal for permission in await client.permissions()] == [
-            "PERMISSION_DENIED: no ListAccessRequests",
-            "INVALID_ARGUMENT: none of the requested kinds can be watched",
-            "PERMISSION_DENIED: no UpdatePluginData",
-        ]
-    assert auth.plugin_entry(request_id) == {}
 
 
 @pytest.mark.parametrize(

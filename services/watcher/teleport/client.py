@@ -8,14 +8,13 @@ TeleportError                  the watcher's one vocabulary of failure towards T
 """
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
 from services.watcher.teleport.decode import (
@@ -90,16 +89,6 @@ REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
 """All other codes may be gone in a moment, UNKNOWN too: so a server ends the watch of a slow client."""
 
 Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, auth_pb2.Event]"
-
-
-@dataclass(frozen=True)
-class Permission:
-    """One thing that our role must allow, and whether it does."""
-
-    verb: str
-    resource: str
-    refusal: str
-    """What Teleport said against it; empty: permitted."""
 
 
 class TeleportClient:
@@ -223,29 +212,11 @@ class TeleportClient:
         if page:
             yield page
 
-    async def permissions(self) -> list[Permission]:
-        """Try everything that our role must allow, without changing anything. Raises `TeleportUnavailable`."""
-        return [
-            Permission("list", KIND, await _refusal(self._try_list())),
-            Permission("read", KIND, await _refusal(self._try_read())),
-            Permission("update", "access_plugin_data", await _refusal(self._try_update())),
-        ]
-
-    async def _try_list(self) -> None:
-        async for _ in self._listing(types_pb2.AccessRequestFilter(ID=str(uuid.uuid4()))):
-            pass
-
-    async def _try_read(self) -> None:
-        async with self.watch():
-            pass
-
-    async def _try_update(self) -> None:
-        """A record can be made only for a request that exists, and changed only by who knows what it says."""
-        update = types_pb2.PluginDataUpdateParams(
-            Kind=KIND, Resource=str(uuid.uuid4()), Plugin="email", Expect={"user": str(uuid.uuid4())}
-        )
-        with suppress(TeleportNotFound), self._translated():
-            await self._auth.UpdatePluginData(update, timeout=CALL_SECONDS, metadata=self._metadata)
+    async def attempt(self, method: str, request: Message) -> None:
+        """Make a call of this full name to learn whether we may; its answer is not read. Raises `TeleportError`."""
+        call: Any = self._channel.unary_unary(method, request_serializer=type(request).SerializeToString)
+        with self._translated():
+            await call(request, timeout=CALL_SECONDS, metadata=self._metadata)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -270,11 +241,3 @@ class TeleportClient:
 
 def _of_connection(error: Exception) -> TeleportError:
     return (TeleportRefused if is_refusal(error) else TeleportUnavailable)(describe(error))
-
-
-async def _refusal(trial: Awaitable[None]) -> str:
-    try:
-        await trial
-    except TeleportRefused as error:
-        return str(error)
-    return ""

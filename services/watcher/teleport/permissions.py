@@ -1,0 +1,92 @@
+"""What our role allows, found out by trying everything that we may want to do, without changing anything."""
+
+import uuid
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from services.watcher.teleport.client import (
+    TeleportClient,
+    TeleportNotFound,
+    TeleportRefused,
+    TeleportUnimplemented,
+)
+from services.watcher.teleport.decode import KIND
+from services.watcher.teleport.pb import auth_pb2, types_pb2
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One thing that our role must or may allow, and whether it does."""
+
+    verb: str
+    resource: str
+    refusal: str
+    """What Teleport said against it; empty: permitted."""
+    buys: str = ""
+    """What goes without it; empty: nothing goes without it."""
+
+
+async def permissions(client: TeleportClient) -> list[Permission]:
+    """Try them all. Raises `TeleportUnavailable`."""
+    return [
+        Permission("list", KIND, await _refusal(client.request(_nobody()))),
+        Permission("read", KIND, await _refusal(_watch(client))),
+        await _optional(
+            client,
+            "update",
+            "access_plugin_data",
+            "who was told is noted in Teleport too, and not told again should Redis lose its data",
+        ),
+        await _optional(client, "list", "access_monitoring_rule", "Access Monitoring Rules decide who is told"),
+        await _optional(client, "read", "user_login_state", "mails and rules know the requester's traits"),
+        await _optional(client, "read", "user", "mails and rules know the traits of who has not logged in lately"),
+        await _optional(client, "read", "role", "mails name the logins that a requested role grants"),
+    ]
+
+
+async def _optional(client: TeleportClient, verb: str, resource: str, buys: str) -> Permission:
+    method, request = _CALLS[resource]
+    return Permission(verb, resource, await _refusal(client.attempt(method, request)), buys)
+
+
+async def _watch(client: TeleportClient) -> None:
+    async with client.watch():
+        pass
+
+
+def _nobody() -> str:
+    """An id that nothing has: what is asked about is not there, and whether we might ask is decided before that."""
+    return str(uuid.uuid4())
+
+
+_NAMED = auth_pb2.RequestID(ID=_nobody())
+"""On the wire the same as each request that names in its first field what is looked for."""
+
+_CALLS: dict[str, tuple[str, Message]] = {
+    # A record can be made only for a request that exists, and changed only by who knows what it says.
+    "access_plugin_data": (
+        "/proto.AuthService/UpdatePluginData",
+        types_pb2.PluginDataUpdateParams(Kind=KIND, Resource=_nobody(), Plugin="email", Expect={"user": _nobody()}),
+    ),
+    "access_monitoring_rule": (
+        "/teleport.accessmonitoringrules.v1.AccessMonitoringRulesService/ListAccessMonitoringRulesWithFilter",
+        auth_pb2.RequestID(),
+    ),
+    "user_login_state": ("/teleport.userloginstate.v1.UserLoginStateService/GetUserLoginState", _NAMED),
+    "user": ("/teleport.users.v1.UsersService/GetUser", _NAMED),
+    "role": ("/proto.AuthService/GetRole", _NAMED),
+}
+
+
+async def _refusal(trial: Awaitable[object]) -> str:
+    try:
+        await trial
+    except TeleportNotFound:
+        return ""
+    except TeleportUnimplemented as error:
+        return f"this version of Teleport has nothing of the kind: {error}"
+    except TeleportRefused as error:
+        return str(error)
+    return ""
