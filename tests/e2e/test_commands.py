@@ -55,7 +55,7 @@ async def test_what_configure_prints_works_as_soon_as_its_places_are_filled_in(o
 
 
 async def checked(outside: World, tmp_path: Path, redis_url: str, password: str) -> tuple[int, list[str], list[str]]:
-    """Exit code of `check` with this password for the relay, and the lines that are well and those that are not."""
+    """Exit code of `check` with this password for the relay, and the lines of what is well and of what fails."""
     outside.mailbox.users["access"] = PASSWORD
     login = f'username = "access"\npassword = "{password}"\nstarttls_policy'
     text = outside.configuration({"*": ["ann@example.com"]}).replace("starttls_policy", login)
@@ -69,14 +69,14 @@ async def checked(outside: World, tmp_path: Path, redis_url: str, password: str)
     return (
         done.code,
         [line[5:] for line in lines if line.startswith("ok   ")],
-        [line[5:] for line in lines if not line.startswith("ok   ")],
+        [line[5:] for line in lines if line.startswith("FAIL ")],
     )
 
 
 async def test_check_says_that_all_is_well(outside: World, tmp_path: Path, redis_url: str) -> None:
     code, well, bad = await checked(outside, tmp_path, redis_url, PASSWORD)
     assert (code, bad) == (0, [])
-    assert [line.split(":")[0] for line in well] == ["configuration", "redis", *["teleport"] * 4, "relay"]
+    assert list(dict.fromkeys(line.split(":")[0] for line in well)) == ["configuration", "redis", "teleport", "relay"]
     assert any("through a proxy (TLS routing)" in line for line in well)
 
 
