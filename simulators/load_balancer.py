@@ -11,6 +11,8 @@ from simulators.certificates import ClusterAuthority
 from simulators.proxy_web import tls_context
 from simulators.tunnel import End, Tunnel
 
+NOBODY_BEHIND = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class LoadBalancer:
     """Shows the web certificate, and speaks HTTP/1.1 over a TLS connection of its own to the proxy behind it."""
@@ -56,7 +58,11 @@ class LoadBalancer:
         context = ssl.create_default_context(cadata=self._authority.web_ca.pem.decode())
         context.set_alpn_protocols(["http/1.1"])
         with closing(client.writer):
-            server = End(*await asyncio.open_connection("localhost", self._proxy_port, ssl=context))
+            try:
+                server = End(*await asyncio.open_connection("localhost", self._proxy_port, ssl=context))
+            except OSError:
+                client.writer.write(NOBODY_BEHIND)
+                return
             with closing(server.writer):
                 try:
                     await Tunnel(client, server).carry()

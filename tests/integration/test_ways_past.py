@@ -1,8 +1,11 @@
 """What stands between this host and Teleport is got past: load balancers that strip ALPN, and HTTP proxies."""
 
+import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from simulators.certificates import ClusterAuthority
 from simulators.http_proxy import HttpProxy
 from simulators.load_balancer import LoadBalancer
 from simulators.proxy import Proxy
+from simulators.proxy_web import tls_context
 from simulators.teleport import AuthService
 
 AUTHORITY = ClusterAuthority.create("teleport.example.com")
@@ -105,6 +109,35 @@ async def test_where_there_is_neither_each_route_is_named_with_its_reason(
         " (unable to get local issuer certificate); "
         f"{UPGRADE} to {balancer.address}: the server offers no connection upgrade (HTTP 404)"
     )
+
+
+@pytest.mark.usefixtures("trusted_web")
+async def test_a_load_balancer_with_nobody_behind_may_have_somebody_in_a_moment(
+    balancer: LoadBalancer, proxy: Proxy, identity: Identity
+) -> None:
+    await proxy.stop()
+    with pytest.raises(
+        TeleportUnavailable, match=rf"{re.escape(UPGRADE)} to \S+: the server is not able to \(HTTP 503\)"
+    ):
+        await connect(balancer.address, identity)
+    await proxy.start()
+    connection = await connect(balancer.address, identity)
+    await connection.client.close()
+
+
+async def test_who_knows_no_http_is_told_from_who_offers_no_upgrade(identity: Identity) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.example.com ESMTP\r\n")
+        writer.close()
+
+    context = tls_context(AUTHORITY.web_certificate(), [])
+    server = await asyncio.start_server(speak, "127.0.0.1", 0, ssl=context)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        trusted = replace(identity, authorities=identity.authorities + AUTHORITY.web_ca.pem)
+        with pytest.raises(TeleportRefused, match="does not answer the connection upgrade as it should"):
+            await connect(f"{host}:{port}", trusted)
 
 
 async def test_a_web_certificate_that_this_host_does_not_know_is_named_as_such(

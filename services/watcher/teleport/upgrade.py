@@ -1,13 +1,15 @@
 """Teleport's connection upgrade: a TLS stream in WebSocket frames, past load balancers that end TLS and strip ALPN."""
 
 import asyncio
+import errno
 import logging
 import socket
 from asyncio import StreamReader, StreamWriter
+from http import HTTPStatus
 from typing import Self
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
@@ -73,18 +75,17 @@ class Upgrade:
             if self._protocol.handshake_exc is not None:
                 break
             chunk = await self._reader.read(CHUNK_BYTES)
-            if chunk:
-                self._protocol.receive_data(chunk)
-            else:
-                self._protocol.receive_eof()
+            if not chunk:
+                raise ConnectionError(errno.ECONNRESET, "the server closed the connection in place of upgrading it")
+            self._protocol.receive_data(chunk)
         match self._protocol.handshake_exc:
-            case InvalidStatus() as error:
-                status = error.response.status_code
-                raise Refusal(f"the server offers no connection upgrade (HTTP {status})") from error
-            case InvalidHandshake() | EOFError() as error:
-                raise Refusal(f"the server answers the connection upgrade wrongly ({error})") from error
+            case InvalidStatus(response=response) if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                # A load balancer's word for a proxy that is away, which may be back in a moment.
+                raise ConnectionError(errno.ECONNREFUSED, f"the server is not able to (HTTP {response.status_code})")
+            case InvalidStatus(response=response):
+                raise Refusal(f"the server offers no connection upgrade (HTTP {response.status_code})")
             case Exception() as error:
-                raise Refusal(f"the server answers the connection upgrade not in HTTP ({error})") from error
+                raise Refusal(f"the server does not answer the connection upgrade as it should ({error})")
         if self._protocol.subprotocol != SUBPROTOCOL:
             raise Refusal(f"the server upgrades the connection, but not to {SUBPROTOCOL}")
 
