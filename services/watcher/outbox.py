@@ -60,8 +60,12 @@ class Outbox:
             self._lost()
 
     async def known(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
-        """What the router has committed about these requests, and what waits for it on the stream."""
-        return self._appended.added_to(await self._done(lambda: self._stream.known(request_ids)), request_ids)
+        """What the router has committed about these requests."""
+        return await self._done(lambda: self._stream.known(request_ids))
+
+    async def known_or_on_its_way(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
+        """The same, and what waits for the router on the stream."""
+        return self._appended.added_to(await self.known(request_ids), request_ids)
 
     async def open_requests(self, routed_before_seconds: float) -> set[str]:
         """Requests that the router holds for pending and has routed longer ago than this, without an end in sight."""

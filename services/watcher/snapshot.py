@@ -47,7 +47,7 @@ async def snapshot(client: TeleportClient, outbox: Outbox, cluster: Cluster) -> 
 
 async def _compare(requests: Sequence[Decoded], outbox: Outbox, cluster: Cluster, *, listed: int) -> Page:
     readable = [request for request in requests if isinstance(request, AccessRequest)]
-    known = await outbox.known([request.id for request in readable])
+    known = await outbox.known_or_on_its_way([request.id for request in readable])
     return Page(
         listed=listed,
         news=[
