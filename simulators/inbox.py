@@ -17,7 +17,7 @@ from string import Template
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
-from simulators.received import PostOffice, ReceivedMail, threads
+from simulators.received import PostOffice, ReceivedMail, about, threads
 from simulators.web import WebServer
 
 PAGE = Template(Path(__file__).with_name("inbox.html").read_text(encoding="utf-8"))
@@ -96,6 +96,9 @@ class Visit(BaseHTTPRequestHandler):
                 self._page(mails, conversation(numbers, thread), thread[0].recipient)
             case ["mails", number] if number.isdecimal() and int(number) < len(mails):
                 self._answer("text/plain; charset=utf-8", mails[int(number)].raw)
+            case ["requests", name] if name.endswith(".json"):
+                found = about(mails, name.removesuffix(".json"))
+                self._answer("application/json", json.dumps([as_json(mail) for mail in found]).encode())
             case ["mails.json"]:
                 self._answer("application/json", json.dumps([as_json(mail) for mail in mails]).encode())
             case ["count.json"]:

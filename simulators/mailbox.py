@@ -279,11 +279,15 @@ class Connection(SMTP):
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=2525, show_default=True, help="Port for SMTP.")
 @click.option("--web-port", default=8025, show_default=True, help="Port for the web page.")
-def main(host: str, port: int, web_port: int) -> None:
+@click.option(
+    "--refuse", multiple=True, metavar="PATTERN", help="Recipients to refuse for good; * stands for any text."
+)
+def main(host: str, port: int, web_port: int, refuse: tuple[str, ...]) -> None:
     """Take every mail, and show it on a web page, until interrupted."""
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     mailbox = Mailbox(host=host, port=port)
+    mailbox.rules += [Rule("rcpt", "550 5.1.1 there is nobody of that name", recipient=pattern) for pattern in refuse]
     with mailbox.run_in_thread(), Inbox(mailbox, host=host, port=web_port) as inbox:
         click.echo(f"takes mail at smtp://{host}:{mailbox.port}, shows it at {inbox.url}")
         signal.sigwait(ends)

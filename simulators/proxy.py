@@ -37,8 +37,11 @@ class UnknownProtocolError(Exception):
 class Proxy:
     """A proxy of the cluster, in front of the Auth Service at `auth_address` (`host:port`)."""
 
-    def __init__(self, authority: ClusterAuthority, auth_address: str, *, port: int = 0) -> None:
-        """Prepare a proxy at this port of 127.0.0.1; with 0 the first start chooses one, later ones keep it."""
+    def __init__(
+        self, authority: ClusterAuthority, auth_address: str, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """Prepare a proxy at this address and port; with 0 the first start chooses one, later ones keep it."""
+        self.host = host
         self.port = port
         self._auth_address = auth_address
         self._route = AUTH_PREFIX + f"{authority.cluster_name.encode().hex()}.teleport.cluster.local".encode()
@@ -49,7 +52,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where it listens, as `host:port`; the web certificate is for this host."""
+        """Where this machine finds it, as `host:port`; the web certificate is for this host."""
         return f"localhost:{self.port}"
 
     @property
@@ -73,7 +76,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Begin to accept on the running loop. Raises `OSError` if the port is taken."""
-        self._server = await asyncio.start_server(self._visit, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._visit, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         await self._web.start(self.address)
 

@@ -9,8 +9,12 @@ from simulators.certificates import ClusterAuthority
 from simulators.proxy import Proxy
 from simulators.teleport.service import AuthService
 
+RENEWAL_SECONDS = 20 * 60
+"""A third of the credentials' life, as tbot does it."""
+
 
 @click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=3025, show_default=True, help="Port of the Auth Service; 0 chooses one.")
 @click.option("--proxy-port", default=3080, show_default=True, help="Port of the proxy; 0 chooses one.")
 @click.option(
@@ -20,27 +24,43 @@ from simulators.teleport.service import AuthService
     show_default=True,
     help="Where the credentials are put.",
 )
-def main(port: int, proxy_port: int, directory: Path) -> None:
-    """Run a simulated Teleport cluster with a proxy, and put credentials for Access Mail into a directory."""
+def main(host: str, port: int, proxy_port: int, directory: Path) -> None:
+    """Run a simulated Teleport cluster with a proxy, and put credentials into a directory.
+
+    `identity` is Access Mail's, `people` holds those of the cluster's people; both are renewed in time, as by tbot.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(serve(port, proxy_port, directory))
+        asyncio.run(serve(host, port, proxy_port, directory))
     except KeyboardInterrupt:
         click.echo("stopped")
 
 
-async def serve(port: int, proxy_port: int, directory: Path) -> None:
+async def serve(host: str, port: int, proxy_port: int, directory: Path) -> None:
     """Serve for ever."""
     authority = ClusterAuthority.create("teleport.example.com")
-    identity = authority.identity("access-mail", roles=["access-mail"]).write_file(directory / "identity")
+    write_credentials(authority, directory)
     web_ca = directory / "proxy-web-ca.pem"
     web_ca.write_bytes(authority.web_ca.pem)
-    async with AuthService(authority, port=port) as auth, Proxy(authority, auth.address, port=proxy_port) as proxy:
+    async with (
+        AuthService(authority, host=host, port=port) as auth,
+        Proxy(authority, auth.address, host=host, port=proxy_port) as proxy,
+    ):
         auth.ping.ProxyPublicAddr = proxy.address
         click.echo(f"auth      {auth.address}")
         click.echo(f"proxy     {proxy.address}  (its web certificate is signed by {web_ca})")
-        click.echo(f"identity  {identity}")
-        await asyncio.Event().wait()
+        click.echo(f"identity  {directory / 'identity'}")
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            write_credentials(authority, directory)
+
+
+def write_credentials(authority: ClusterAuthority, directory: Path) -> None:
+    """Put an identity file for Access Mail and PEM files for people into the directory: for an hour each."""
+    people = directory / "people"
+    people.mkdir(mode=0o700, exist_ok=True)
+    authority.identity("people", roles=["access"]).write_trio(people)
+    authority.identity("access-mail", roles=["access-mail"]).write_file(directory / "identity")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,19 @@ SERVER_OPTIONS = (
 class AuthService(Cluster):
     """A cluster that can be reached at `address` while it is started. What it knows survives a stop."""
 
-    def __init__(self, authority: ClusterAuthority, *, port: int = 0, clock: Callable[[], datetime] = utc_now) -> None:
-        """Prepare a service at this port of 127.0.0.1; with 0 the first start chooses one, later ones keep it."""
+    def __init__(
+        self,
+        authority: ClusterAuthority,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Prepare a service at this address and port; with 0 the first start chooses one, later ones keep it."""
         super().__init__(authority.cluster_name, clock)
         self.authority = authority
         self.access = RoleBasedAccess()
+        self.host = host
         self.port = port
         self._server: aio.Server | None = None
         self._expiry: asyncio.Task[None] | None = None
@@ -42,7 +50,7 @@ class AuthService(Cluster):
     @property
     def address(self) -> str:
         """Where it listens, as `host:port`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def allow_only(self, permissions: Iterable[Permission]) -> None:
         """Let every caller's role allow this and nothing else, in calls and in watches from now on."""

@@ -73,6 +73,16 @@ def test_programs_read_json(mailbox: Mailbox, browser: httpx.Client) -> None:
     assert (found["text"], found["html"], browser.get("/count.json").json()) == ("text of r-1\n", "<p>hi\n", 1)
 
 
+def test_programs_can_ask_for_the_mails_about_one_request(mailbox: Mailbox, browser: httpx.Client) -> None:
+    mailbox.mails += [mail("r1-requested-0", "r1-root"), mail("r2-requested-0"), mail("r1-denied-0", recipient=BOB)]
+    found = browser.get("/requests/r1.json").json()
+    assert [(one["message_id"], one["recipient"]) for one in found] == [
+        ("<r1-requested-0@x>", ALICE),
+        ("<r1-denied-0@x>", BOB),
+    ]
+    assert browser.get("/requests/r3.json").json() == []
+
+
 @pytest.mark.parametrize("path", ["/threads/0", "/mails/0", "/mails/-1", "/mails/x", "/elsewhere"])
 def test_what_is_not_there_is_not_found(browser: httpx.Client, path: str) -> None:
     assert browser.get(path).status_code == 404
