@@ -29,6 +29,8 @@ tools: ## install what some tests run beside Python: Debian packages, as root
 locks: setup ## pin anew what pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra demo pyproject.toml -o requirements/demo.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group build -o requirements/build.txt
 
 .PHONY: protos
 protos: setup ## write the Python stubs of Teleport's messages anew
@@ -48,8 +50,12 @@ demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by ma
 	@$(BIN)/python -m simulators.demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: setup ## all tests: about seven minutes
-	$(BIN)/python -m pytest
+test: setup ## all tests but those of `make stack`: about seven minutes
+	$(BIN)/python -m pytest --ignore tests/stack
+
+.PHONY: stack
+stack: setup ## the image and `docker compose up` on a container engine, with stand-ins for images that are not here
+	$(BIN)/python -m pytest tests/stack
 
 .PHONY: quick
 quick: setup ## the tests that need no processes: half a minute

@@ -23,7 +23,7 @@ def test_locks_name_no_registry() -> None:
 
 
 def test_every_pinned_package_has_hashes() -> None:
-    for lock in (ROOT / "requirements/runtime.txt", ROOT / "requirements/dev.txt"):
+    for lock in (ROOT / "requirements" / f"{name}.txt" for name in ("build", "demo", "dev", "runtime")):
         packages = re.findall(r"(?m)^[a-zA-Z0-9].*$", lock.read_text())
         assert packages
         assert all(line.endswith("\\") for line in packages), f"{lock}: a pin without hashes"

@@ -1,0 +1,1 @@
+"""What is deployed, looked at without a container engine."""
