@@ -158,7 +158,9 @@ def test_what_is_mounted_from_here_exists(everything: dict[str, Composed]) -> No
 
 def test_prometheus_asks_the_names_of_all_services_for_their_copies() -> None:
     text = (ROOT / "deploy/prometheus.yml").read_text()
-    jobs = re.findall(r"job_name: (\w+)\n    dns_sd_configs: \[\{names: \[(\w+)\], type: A, port: (\d+),", text)
+    jobs = re.findall(
+        r"job_name: access-mail-(\w+)\n    dns_sd_configs: \[\{names: \[(\w+)\], type: A, port: (\d+),", text
+    )
     assert jobs == [(name, name, str(PORTS[name])) for name in ("watcher", "router", "mailer")]
 
 
