@@ -95,14 +95,14 @@ class Identity:
 
     def write_file(self, path: Path) -> Path:
         """Put the identity file at `path`, replacing the one there in one step as `tbot` does. Returns `path`."""
-        return _write_private(path, self.file_text().encode())
+        return write_private(path, self.file_text().encode())
 
     def write_trio(self, directory: Path) -> Trio:
         """Put the identity as three PEM files into `directory`, under the names that `tbot` gives them."""
         return Trio(
-            client_key=_write_private(directory / "key", self.pair.key),
-            client_crt=_write_private(directory / "tlscert", self.pair.certificate),
-            root_cas=_write_private(directory / "teleport-host-ca.crt", self.host_authority),
+            client_key=write_private(directory / "key", self.pair.key),
+            client_crt=write_private(directory / "tlscert", self.pair.certificate),
+            root_cas=write_private(directory / "teleport-host-ca.crt", self.host_authority),
         )
 
     def write_secret(self, volume: Path, mode: int = 0o440) -> Path:
@@ -270,7 +270,7 @@ def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
-def _write_private(path: Path, content: bytes) -> Path:
+def write_private(path: Path, content: bytes) -> Path:
     """Replace `path` in one step by a file that only its owner may read."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
