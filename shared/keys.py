@@ -8,6 +8,7 @@
 | `access-mail:open` | zset | ids of pending requests by time of routing | bounded by open requests | router | watcher |
 | `access-mail:thread:{thread}` | list | mail ids in order; the head is in the queue | 30 days | router, mailer | mailer |
 | `access-mail:claims` | zset | `{mail id}:{execution}` in flight, by end of claim | bounded by jobs in flight | mailer | mailer |
+| `access-mail:recovery` | hash | since when mailers have reached this Redis without a gap | a minute | mailer | mailer |
 | `access-mail:receipt:{mail id}` | hash | what became of a mail | 30 days | mailer | router, mailer |
 | `access-mail:dead` | stream | `DeadLetter`s of events that could not be routed | capped | router | console |
 
@@ -18,6 +19,7 @@ EPOCH = "access-mail:epoch"
 EVENTS = "access-mail:events"
 OPEN = "access-mail:open"
 CLAIMS = "access-mail:claims"
+RECOVERY = "access-mail:recovery"
 DEAD = "access-mail:dead"
 
 THREAD_PREFIX = "access-mail:thread:"

@@ -147,8 +147,6 @@ class Receipt:
     """What the ledger keeps of a settled mail."""
 
     outcome: Outcome
-    perhaps: bool = False
-    """An attempt before the last may have been taken by the relay."""
 
 
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")

@@ -57,7 +57,6 @@ def claimed(notice: str = "requested", known: RequestFacts | None = FACTS, **dif
         "attempts": 0,
         "first_tried": None,
         "revived": False,
-        "perhaps": False,
         "receipt": None,
         "announced": notice != "requested",
         "facts": known,

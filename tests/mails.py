@@ -44,7 +44,7 @@ def put(redis: Redis, mails: Sequence[Mail], remembered: RequestMemory | None = 
     """Commit these mails, whatever is remembered of their request."""
     EventReader(redis, "test").open()
     request_id = mails[0].request_id
-    end = RouterEnd(redis, GROUP)
+    end = RouterEnd(redis, GROUP, "test")
     recalled = end.recall([request_id])[request_id]
     assert isinstance(recalled, Remembered)
     revision = recalled.revision

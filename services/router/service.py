@@ -61,7 +61,7 @@ class Router:
     def __init__(self, redis: Redis, configuration: RouterConfiguration, registry: CollectorRegistry) -> None:
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._reader = EventReader(redis, consumer)
-        self._end = RouterEnd(redis, GROUP)
+        self._end = RouterEnd(redis, GROUP, consumer)
         self._configuration = configuration
         self._metrics = RouterMetrics(registry)
         self._is_stopping = False
@@ -204,7 +204,7 @@ class Router:
                 self._routing_failed(delivery, request_id, error)
                 continue
             if one.commit.after:
-                remembered[request_id] = Remembered(one.commit.after, delivery.entry)
+                remembered[request_id] = Remembered(one.commit.after, self._end.revision(delivery.entry))
             routed.append(one)
         return routed
 

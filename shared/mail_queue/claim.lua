@@ -1,11 +1,11 @@
 -- Takes up to n jobs from the queue into this worker's hands, with all that their delivery needs.
 --
--- KEYS  8 the worker · 9 the worker's executions · 10 RQ's switch that suspends all workers
+-- KEYS  9 the worker · 10 the worker's executions · 11 RQ's switch that suspends all workers
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       from 13 on: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests, buried}: a job is {id, execution, data, attempts, first tried, revived, perhaps, outcome and
--- perhaps of its own receipt, outcome and perhaps of its thread's first mail, request}; a request is {id, facts};
+-- Gives {now, jobs, requests, buried}: a job is {id, execution, data, attempts, first tried, revived, outcome of its own
+-- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), request}; a request is {id, facts};
 -- buried are the ids of jobs that have died too often. Values that do not exist are ''.
 local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
@@ -28,9 +28,10 @@ local function is_head(id, thread)
     return not head
 end
 
-local function receipt_of(id)
-    local fields = redis.call('HMGET', RECEIPT .. id, 'outcome', 'perhaps')
-    return fields[1] or '', fields[2] or ''
+local function is_announced(request, thread)
+    local first = RECEIPT .. request .. '-requested-' .. string.sub(thread, #request + 2)
+    local receipt = redis.call('HMGET', first, 'outcome', 'perhaps')
+    return (receipt[1] == 'delivered' or receipt[2] == '1') and '1' or ''
 end
 
 local function facts_of(request)
@@ -41,10 +42,10 @@ local function facts_of(request)
 end
 
 local function take(id, execution, job)
-    local data, thread, request, attempts, first_tried, revived, perhaps = unpack(job)
+    local data, thread, request, attempts, first_tried, revived = unpack(job)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
-        'worker_name', worker, 'claim', execution, 'first_tried', first_tried)
+        'worker_name', worker, 'claim', execution)
     redis.call('ZADD', STARTED, FAR, entry)
     redis.call('ZADD', CLAIMS, now + life, entry)
     redis.call('HSET', EXECUTION .. entry, 'id', execution, 'job_id', id, 'created_at', seconds(now),
@@ -53,17 +54,13 @@ local function take(id, execution, job)
     redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
     redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
     redis.call('SADD', worker_executions, entry)
-    local outcome, outcome_perhaps = receipt_of(id)
-    local first, first_perhaps = '', ''
-    if thread ~= '' then
-        first, first_perhaps = receipt_of(request .. '-requested-' .. string.sub(thread, #request + 2))
-    end
+    local outcome = redis.call('HGET', RECEIPT .. id, 'outcome') or ''
     if outcome == 'dead' then
         redis.call('HSET', RECEIPT .. id, 'perhaps', '1')  -- from now on the relay may have it
     end
     facts_of(request)
-    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, outcome, outcome_perhaps,
-        first, first_perhaps, request}
+    local announced = thread ~= '' and is_announced(request, thread) or ''
+    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, outcome, announced, request}
 end
 
 local function claim(id, execution)
@@ -71,15 +68,13 @@ local function claim(id, execution)
         'perhaps', 'thread', 'request', 'data')
     local status, holder, thread = f[1], f[2] or '', f[8] or ''
     if status == 'canceled' then
-        write_receipt(id, 'dropped', f[7] or '0', {'reason', 'canceled'})
-        return next_of_thread(id, thread, iso)
+        return drop_canceled(id) and next_of_thread(id, thread, iso)
     end
     if status ~= 'queued' then
         return
     end
     -- Stale writes of RQ's own clean-up or scheduler: somebody holds it, or it is a dead letter.
-    local until_ = holder ~= '' and redis.call('ZSCORE', CLAIMS, entry_of(id, holder))
-    if until_ and tonumber(until_) > now then
+    if holder ~= '' and is_live(id, holder) then
         return redis.call('HSET', JOB .. id, 'status', 'started')
     end
     if redis.call('ZSCORE', FAILED, id) then
@@ -107,11 +102,12 @@ local function claim(id, execution)
         redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps)
     end
     if deaths > deaths_survived then
-        bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso)
-        buried[#buried + 1] = id
+        if bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso) then
+            buried[#buried + 1] = id
+        end
         return next_of_thread(id, thread, iso)
     end
-    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or seconds(now), revived, perhaps})
+    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived})
 end
 
 if redis.call('EXISTS', suspended) == 0 then

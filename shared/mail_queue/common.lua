@@ -1,10 +1,10 @@
 -- Stands before every script of this folder: the names of RQ's keys and ours, and what several scripts do.
--- The first seven keys and the first seven arguments are the same for all; `layout.py` fills them in.
-local QUEUE, QUEUES, STARTED, FAILED, SCHEDULED, DEFERRED, CLAIMS =
-    KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+-- The first eight keys and the first seven arguments are the same for all; `layout.py` fills them in.
+local QUEUE, QUEUES, STARTED, FAILED, SCHEDULED, DEFERRED, CANCELED, CLAIMS =
+    KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local JOB, RESULTS, EXECUTION, EXECUTIONS = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local RECEIPT, THREAD, REQUEST = ARGV[5], ARGV[6], ARGV[7]
-local OWN_KEYS, OWN_ARGUMENTS = 7, 7
+local OWN_KEYS = 8
 
 -- The year 2100: where RQ's clean-up looks, our started jobs never expire. Our own claims do.
 local FAR = 4102444800
@@ -28,6 +28,12 @@ local function holds(id, execution)
     return redis.call('ZSCORE', CLAIMS, entry_of(id, execution)) and redis.call('HGET', JOB .. id, 'claim') == execution
 end
 
+-- Is it in a mailer's hands?
+local function is_live(id, execution)
+    local until_ = redis.call('ZSCORE', CLAIMS, entry_of(id, execution))
+    return until_ and tonumber(until_) > clock()
+end
+
 local function end_execution(id, execution)
     local entry = entry_of(id, execution)
     redis.call('ZREM', STARTED, entry)
@@ -41,28 +47,29 @@ local function forget_job(id)
     redis.call('ZREM', FAILED, id)
     redis.call('ZREM', SCHEDULED, id)
     redis.call('ZREM', DEFERRED, id)
+    redis.call('ZREM', CANCELED, id)
 end
 
 local function delivered_before(id)
     return redis.call('HGET', RECEIPT .. id, 'outcome') == 'delivered'
 end
 
--- A delivered receipt is final: nothing overwrites it. `extra`: pairs of field and value.
-local function write_receipt(id, outcome, perhaps, extra)
+-- A delivered receipt is final: nothing overwrites it. Any other is overwritten as a whole.
+local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
     if delivered_before(id) then
         return
     end
-    redis.call('HSET', RECEIPT .. id, 'v', '1', 'outcome', outcome, 'perhaps', perhaps, 'at', seconds(clock()))
-    for i = 1, #extra, 2 do
-        redis.call('HSET', RECEIPT .. id, extra[i], extra[i + 1])
-    end
+    redis.call('HSET', RECEIPT .. id, 'v', '1', 'outcome', outcome, 'perhaps', perhaps, 'at', seconds(clock()),
+        'reason', reason, 'detail', detail, 'attempts', attempts)
     redis.call('EXPIRE', RECEIPT .. id, MONTH)
 end
 
--- RQ's failed registry, with the result stream that RQ's own worker would leave.
+-- RQ's failed registry, with the result stream that RQ's own worker would leave. Tells whether the mail is dead; it is
+-- not if the relay has taken it before.
 local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, execution, started, iso)
     if delivered_before(id) then
-        return forget_job(id)
+        forget_job(id)
+        return false
     end
     local now = clock()
     redis.call('HSET', JOB .. id, 'status', 'failed', 'ended_at', iso, 'claim', '', 'deaths', '0', 'attempts', '0')
@@ -74,7 +81,44 @@ local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, e
     redis.call('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', '2', 'worker_name', worker, 'exc_string', exc_string,
         'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', seconds(now))
     redis.call('EXPIRE', RESULTS .. id, MONTH)
-    write_receipt(id, 'dead', perhaps, {'reason', reason, 'detail', detail, 'attempts', attempts})
+    write_receipt(id, 'dead', perhaps, reason, detail, attempts)
+    return true
+end
+
+-- What an operator has canceled leaves its receipt alone. Tells whether it is gone: not before the mailer that has it
+-- in hand has settled it.
+local function drop_canceled(id)
+    local job = redis.call('HMGET', JOB .. id, 'claim', 'perhaps', 'attempts')
+    local holder = job[1] or ''
+    if holder ~= '' and is_live(id, holder) then
+        return false
+    end
+    end_execution(id, holder)
+    local perhaps = (holder ~= '' or job[2] == '1') and '1' or '0'
+    write_receipt(id, 'dropped', perhaps, 'canceled', '', job[3] or '0')
+    forget_job(id)
+    return true
+end
+
+-- Given up by us; one that an operator has brought back is not, whoever else has failed it since.
+local function is_dead(id)
+    return redis.call('HGET', RECEIPT .. id, 'outcome') == 'dead' and redis.call('HGET', JOB .. id, 'revived') ~= '1'
+end
+
+-- Will nobody ever settle this head of a thread?
+local function is_over(id)
+    local status = redis.call('HGET', JOB .. id, 'status')
+    if status == 'canceled' then
+        return drop_canceled(id)
+    end
+    return not status or (status == 'failed' and is_dead(id))
+end
+
+local function enqueue(id, thread, iso)
+    redis.call('ZREM', DEFERRED, id)
+    redis.call('HSET', JOB .. id, 'status', 'queued', 'enqueued_at', iso)
+    redis.call('RPUSH', QUEUE, id)
+    redis.call('EXPIRE', THREAD .. thread, MONTH)
 end
 
 -- The mail is done with. If it is the head of its thread, the next one that waits comes into the queue.
@@ -83,25 +127,37 @@ local function next_of_thread(id, thread, iso)
         return
     end
     redis.call('LPOP', THREAD .. thread)
-    while true do
-        local head = redis.call('LINDEX', THREAD .. thread, 0)
-        if not head then
-            return
+    local head = redis.call('LINDEX', THREAD .. thread, 0)
+    while head do
+        if redis.call('HGET', JOB .. head, 'status') == 'deferred' then
+            return enqueue(head, thread, iso)
         end
-        local status = redis.call('HGET', JOB .. head, 'status')
-        if status == 'deferred' then
-            redis.call('ZREM', DEFERRED, head)
-            redis.call('HSET', JOB .. head, 'status', 'queued', 'enqueued_at', iso)
-            redis.call('RPUSH', QUEUE, head)
-            redis.call('EXPIRE', THREAD .. thread, MONTH)
+        if not is_over(head) then
             return
-        end
-        if status and status ~= 'canceled' then
-            return
-        end
-        if status == 'canceled' then
-            write_receipt(head, 'dropped', '0', {'reason', 'canceled'})
         end
         redis.call('LPOP', THREAD .. thread)
+        head = redis.call('LINDEX', THREAD .. thread, 0)
     end
+end
+
+-- Back to the head of the queue, as if it had never been taken: no attempt, no death. Tells whether it went there.
+local function put_back(id, perhaps, iso)
+    local job = redis.call('HMGET', JOB .. id, 'status', 'thread')
+    redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0')
+    if perhaps == '1' then
+        redis.call('HSET', JOB .. id, 'perhaps', '1')
+    end
+    if job[1] == 'canceled' then
+        drop_canceled(id)
+        next_of_thread(id, job[2] or '', iso)
+        return false
+    end
+    redis.call('ZREM', FAILED, id)  -- where a stale write of RQ's may have put it
+    redis.call('PERSIST', JOB .. id)
+    if job[1] == 'queued' then
+        return false
+    end
+    redis.call('HSET', JOB .. id, 'status', 'queued')
+    redis.call('LPUSH', QUEUE, id)
+    return true
 end

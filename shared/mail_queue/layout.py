@@ -12,7 +12,13 @@ from redis import Redis
 from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
-from rq.registry import DeferredJobRegistry, FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.registry import (
+    CanceledJobRegistry,
+    DeferredJobRegistry,
+    FailedJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+)
 from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
@@ -52,7 +58,13 @@ def script_source(name: str) -> str:
 def common_keys(redis: Redis) -> list[str]:
     """The keys that every script gets first: `common.lua` names them."""
     queue = rq_queue(redis)
-    registries = (StartedJobRegistry, FailedJobRegistry, ScheduledJobRegistry, DeferredJobRegistry)
+    registries = (
+        StartedJobRegistry,
+        FailedJobRegistry,
+        ScheduledJobRegistry,
+        DeferredJobRegistry,
+        CanceledJobRegistry,
+    )
     return [
         queue.key,
         Queue.redis_queues_keys,

@@ -28,6 +28,8 @@ from shared.mail_queue.layout import (
 from shared.memory import RequestFacts
 
 CLAIM_SECONDS = 30.0
+GAP_SECONDS = CLAIM_SECONDS / 2
+"""Claims are renewed far more often: whoever lives has renewed them before and does so again after such a gap."""
 DEATHS_SURVIVED = 3
 BATCH = 500
 """Most jobs that one run of a script moves: Redis does nothing else meanwhile."""
@@ -77,8 +79,9 @@ class MailerEnd:
         self._queue_key = rq_queue(layout).key
         names = ("claim", "renew", "settle", "release", "recover", "due", "sweep")
         self._scripts = {name: redis.register_script(script_source(name)) for name in names}
-        self._thread_cursor = 0
-        self._failed_cursor = 0
+        self._started_cursor = 0
+        _, self._failed_key, _, self._deferred_key, self._canceled_key = self._keys[2:7]
+        self._sweep_cursors = dict.fromkeys((self._deferred_key, self._canceled_key, self._failed_key), 0)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -121,29 +124,40 @@ class MailerEnd:
     async def release(self, held: Sequence[tuple[str, str, bool]]) -> int:
         """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue; gives how many."""
         rows = [(job_id, execution, "1" if perhaps else "0") for job_id, execution, perhaps in held]
-        return int(await self._run("release", [self._worker_keys[1]], flat(rows)))
+        arguments = [as_rq_time(time.time()), *flat(rows)]
+        return int(await self._run("release", [self._worker_keys[1]], arguments))
 
     async def recover(self) -> int:
-        """Put back what dead workers held; gives the number of jobs."""
-        return int(await self._run("recover", [], [BATCH]))
+        """Put back what dead workers held; gives the number of jobs.
+
+        Call it more often than `GAP_SECONDS`: a longer silence of all mailers counts as an outage, after which nothing
+        is put back for one claim's life.
+        """
+        arguments: list[Argument] = [BATCH, int(CLAIM_SECONDS), GAP_SECONDS, self._started_cursor]
+        recovered, cursor = await self._run("recover", [keys.RECOVERY], arguments)
+        self._started_cursor = int(cursor)
+        return int(recovered)
 
     async def queue_due(self) -> int:
         """Queue the jobs whose pause is over; gives their number."""
         return int(await self._run("due", [], [BATCH, as_rq_time(time.time())]))
 
     async def sweep(self) -> tuple[int, int]:
-        """Look at the next few threads and dead letters; gives (threads freed, jobs put back)."""
-        self._thread_cursor, threads = await self._redis.scan(
-            self._thread_cursor, match=keys.THREAD_PREFIX + "*", count=BATCH
-        )
-        failed_key = self._keys[3]
-        self._failed_cursor, failed = await self._redis.zscan(failed_key, self._failed_cursor, count=BATCH)
-        names = [cast("bytes", thread).decode().removeprefix(keys.THREAD_PREFIX) for thread in threads]
-        ids = [cast("bytes", id_) for id_, _ in failed]
-        if not names and not ids:
+        """Look at the next few mails that wait, were canceled or failed; gives (threads freed, jobs put back)."""
+        deferred = await self._next_of(self._deferred_key)
+        canceled = await self._next_of(self._canceled_key)
+        failed = await self._next_of(self._failed_key)
+        if not deferred and not canceled and not failed:
             return 0, 0
-        freed, adopted = await self._run("sweep", [], [as_rq_time(time.time()), len(names), *names, *ids])
+        header: list[Argument] = [as_rq_time(time.time()), len(deferred), len(canceled)]
+        freed, adopted = await self._run("sweep", [], [*header, *deferred, *canceled, *failed])
         return int(freed), int(adopted)
+
+    async def _next_of(self, registry: str) -> list[bytes]:
+        """The next few ids of this registry, by score."""
+        cursor, found = await self._redis.zscan(registry, self._sweep_cursors[registry], count=BATCH)
+        self._sweep_cursors[registry] = cursor
+        return [cast("bytes", id_) for id_, _ in sorted(found, key=lambda entry: entry[1])]
 
 
 def _facts(text: bytes) -> RequestFacts | ValidationError:
@@ -157,7 +171,7 @@ def _facts(text: bytes) -> RequestFacts | ValidationError:
 def _claimed(
     row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError]
 ) -> Claimed | Malformed:
-    id_, execution, data, attempts, first_tried, revived, perhaps, own, own_perhaps, first, first_perhaps, request = row
+    id_, execution, data, attempts, first_tried, revived, own, announced, request = row
     try:
         mail = mail_of(data, id_.decode())
     except MalformedJobError as error:
@@ -171,11 +185,10 @@ def _claimed(
         execution=execution.decode(),
         now=now,
         attempts=int(attempts),
-        first_tried=float(first_tried),
+        first_tried=float(first_tried) if first_tried else None,
         revived=revived == b"1",
-        perhaps=perhaps == b"1",
-        receipt=Receipt(Outcome(own.decode()), perhaps=own_perhaps == b"1") if own else None,
-        announced=first == b"delivered" or first_perhaps == b"1",
+        receipt=Receipt(Outcome(own.decode())) if own else None,
+        announced=announced == b"1",
         facts=known,
     )
 

@@ -1,28 +1,28 @@
 -- The router's commit: what it has learned of a request, the mails that follow, and the event's acknowledgement.
 -- Nothing is written if the memory's revision is no longer the one that was read: then read and route again.
 --
--- KEYS  8 the request's memory · 9 the set of open requests · 10 the stream of events
--- ARGV  8 group · 9 entry of the event · 10 revision that was read · 11 lifetime of the memory, in seconds
---       12 open: 'add', 'remove' or '' · 13 time as RQ writes it · 14 description of the jobs · 15 timeout of the jobs
---       16 number of memory fields, then that many pairs of field and value; 0 fields: nothing new was learned
+-- KEYS  9 the request's memory · 10 the set of open requests · 11 the stream of events
+-- ARGV  8 group · 9 entry of the event · 10 revision that was read · 11 revision that this commit makes
+--       12 lifetime of the memory, in seconds · 13 open: 'add', 'remove' or '' · 14 time as RQ writes it
+--       15 description of the jobs · 16 timeout of the jobs
+--       17 number of memory fields, then that many pairs of field and value; 0 fields: nothing new was learned
 --       then for each mail: id · thread · data
 -- Gives {1, jobs created, jobs that existed} or {0}.
 local memory, open, events = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
-local group, event, revision, lifetime = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local opening, iso, description, timeout = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local group, event, revision, new_revision, lifetime = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local opening, iso, description, timeout = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 
 if (redis.call('HGET', memory, 'revision') or '') ~= revision then
     return {0}
 end
 
-local position = 17
-for _ = 1, tonumber(ARGV[16]) do
+local position = 18
+for _ = 1, tonumber(ARGV[17]) do
     redis.call('HSET', memory, ARGV[position], ARGV[position + 1])
     position = position + 2
 end
-if position > 17 then
-    -- The event's own entry is a revision that no other commit can have written.
-    redis.call('HSET', memory, 'revision', event)
+if position > 18 then
+    redis.call('HSET', memory, 'revision', new_revision)
     redis.call('EXPIRE', memory, lifetime)
     local id = string.sub(memory, #REQUEST + 1)
     if opening == 'add' then
@@ -49,7 +49,8 @@ while ARGV[position] do
             'thread', thread, 'request', string.sub(memory, #REQUEST + 1),
             'status', waits and 'deferred' or 'queued')
         if waits then
-            redis.call('ZADD', DEFERRED, math.floor(clock()), id)
+            -- A microsecond apart, so that their order is known although the thread should be lost.
+            redis.call('ZADD', DEFERRED, seconds(clock() + created / 1000000), id)
         else
             redis.call('RPUSH', QUEUE, id)
         end

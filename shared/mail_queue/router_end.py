@@ -43,7 +43,7 @@ class Commit:
     """What one event leads to."""
 
     entry: str
-    """The event's entry on the stream: it is acknowledged, and becomes the memory's revision."""
+    """The event's entry on the stream: it is acknowledged, and its part of the memory's revision."""
     request_id: str
     revision: str
     after: RequestMemory | None
@@ -62,9 +62,10 @@ class Committed:
 class RouterEnd:
     """Works on a synchronous connection. Every method raises `redis.exceptions.RedisError`."""
 
-    def __init__(self, redis: Redis, group: str) -> None:
+    def __init__(self, redis: Redis, group: str, consumer: str) -> None:
         self._redis = redis
         self._group = group
+        self._consumer = consumer
         self._put = redis.register_script(script_source("put"))
         self._keys = common_keys(redis)
         self._arguments = common_arguments(redis)
@@ -77,6 +78,10 @@ class RouterEnd:
             return {
                 request_id: _remembered(row) for request_id, row in zip(request_ids, pipeline.execute(), strict=True)
             }
+
+    def revision(self, entry: str) -> str:
+        """What our commit of this event makes: no other commit, and no other router's of the same event, can."""
+        return f"{entry}:{self._consumer}"
 
     def commit(self, commits: Sequence[Commit]) -> list[Committed | None]:
         """Run the commits in order, in one round trip. None: the memory has changed since; read and route again."""
@@ -97,6 +102,7 @@ class RouterEnd:
             self._group,
             commit.entry,
             commit.revision,
+            self.revision(commit.entry),
             _lifetime(commit.after),
             _opening(commit.after),
         ]

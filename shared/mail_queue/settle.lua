@@ -1,6 +1,6 @@
 -- What became of claimed mails: the receipt in any case; RQ's state and the thread only where the claim still holds.
 --
--- KEYS  8 the worker · 9 the worker's executions
+-- KEYS  9 the worker · 10 the worker's executions
 -- ARGV  8 name of the worker · 9 time as RQ writes it
 --       then for each mail: id · execution · outcome (delivered, later, dropped, dead) · reason · detail
 --       · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one · started at
@@ -10,11 +10,12 @@ local worker, iso = ARGV[8], ARGV[9]
 local now = clock()
 local lost, succeeded, failed, worked = 0, 0, 0, 0
 
-local function try_later(id, pause, perhaps, attempts)
+local function try_later(id, pause, perhaps, attempts, started)
     redis.call('ZREM', FAILED, id)  -- where a stale write of RQ's may have put it
     redis.call('PERSIST', JOB .. id)
     redis.call('HSET', JOB .. id, 'status', 'scheduled', 'claim', '', 'deaths', '0', 'perhaps', perhaps,
         'attempts', attempts, 'number_of_retries', attempts, 'ended_at', iso)
+    redis.call('HSETNX', JOB .. id, 'first_tried', started)
     redis.call('ZADD', SCHEDULED, math.ceil(now + pause), id)
 end
 
@@ -28,7 +29,7 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     end_execution(id, execution)
     redis.call('SREM', worker_executions, entry_of(id, execution))
     if outcome == 'delivered' then
-        write_receipt(id, 'delivered', perhaps, {'detail', detail, 'attempts', attempts, 'reason', ''})
+        write_receipt(id, 'delivered', perhaps, '', detail, attempts)
         if not mine and redis.call('ZSCORE', FAILED, id) then
             forget_job(id)  -- it was among the dead letters, and was delivered after all
         end
@@ -40,17 +41,19 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     worked = worked + (now - tonumber(started))
     if delivered_before(id) then
         outcome = 'delivered'
+    elseif job[4] == 'canceled' then
+        outcome, reason, detail = 'dropped', 'canceled', ''
     end
     if outcome == 'later' then
         failed = failed + 1
-        return try_later(id, tonumber(pause), perhaps, attempts)
+        return try_later(id, tonumber(pause), perhaps, attempts, started)
     end
     if outcome == 'dead' then
         failed = failed + 1
         bury(id, perhaps, reason, detail, attempts, exc_string, worker, execution, started, iso)
     else
         succeeded = succeeded + 1
-        write_receipt(id, outcome, perhaps, {'reason', reason, 'attempts', attempts})
+        write_receipt(id, outcome, perhaps, reason, detail, attempts)
         forget_job(id)
     end
     next_of_thread(id, job[3] or '', iso)

@@ -56,7 +56,7 @@ def mail_to(name: str) -> Mail:
 def put_ours(redis: Redis) -> None:
     EventReader(redis, "test").open()
     mails = [mail_to(name) for name in PEOPLE]
-    RouterEnd(redis, GROUP).commit([Commit("1-1", "r1", "", RequestMemory(), mails)])
+    RouterEnd(redis, GROUP, "test").commit([Commit("1-1", "r1", "", RequestMemory(), mails)])
 
 
 class Verdicts:

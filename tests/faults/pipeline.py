@@ -162,6 +162,9 @@ class Pipeline:
         claims = {execution.composite_key: 0.0 for execution in worker.get_current_executions()}
         if claims:
             self.redis.zadd(keys.CLAIMS, claims, xx=True)
+        # As if mailers had been there for longer than that: otherwise nobody recovers anything yet.
+        self.redis.hset(keys.RECOVERY, mapping={"since": 0, "last": self.redis.time()[0]})
+        self.redis.expire(keys.RECOVERY, 60)
         return len(claims)
 
     def dead(self) -> int:
