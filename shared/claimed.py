@@ -25,5 +25,7 @@ class Claimed:
     """What the ledger knows of this very mail."""
     announced: bool
     """The thread's first mail was taken by the relay, certainly or perhaps."""
+    is_suspect: bool
+    """Its workers have died several times in a row: it is handled alone, lest others die of it."""
     facts: RequestFacts | None
     """What is known of the request now; None: nothing any more."""

@@ -32,11 +32,6 @@ def request(request_id: str) -> str:
     return REQUEST_PREFIX + request_id
 
 
-def thread(thread_id: str) -> str:
-    """The mails of one request to one person."""
-    return THREAD_PREFIX + thread_id
-
-
 def receipt(mail_id: str) -> str:
     """What became of a mail."""
     return RECEIPT_PREFIX + mail_id

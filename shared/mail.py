@@ -21,11 +21,6 @@ class NoticeKind(StrEnum):
     PROMOTED = "promoted"
     EXPIRED = "expired"
 
-    @property
-    def is_resolution(self) -> bool:
-        """Does it end the request?"""
-        return self not in (NoticeKind.REQUESTED, NoticeKind.REVIEWED)
-
 
 class Notice(Message):
     """One thing to tell about a request; written `requested`, `reviewed-2`, `approved`."""

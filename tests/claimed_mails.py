@@ -59,6 +59,7 @@ def claimed(notice: str = "requested", known: RequestFacts | None = FACTS, **dif
         "revived": False,
         "receipt": None,
         "announced": notice != "requested",
+        "is_suspect": False,
         "facts": known,
     }
     return Claimed(**values | differing)

@@ -34,7 +34,9 @@ async def settle(end: MailerEnd, job: Claimed, verdict: Verdict) -> int:
 
 
 async def end_claims(redis: Any) -> None:
-    """Let all claims' time be over, in sight of mailers that have reached this Redis all the time."""
+    """Let all mailers be dead for one claim's life, in sight of others that have reached this Redis all the time."""
+    for executions in redis.scan_iter("rq:worker:*:executions"):
+        redis.delete(executions)
     for entry in redis.zrange(keys.CLAIMS, 0, -1):
         redis.zadd(keys.CLAIMS, {entry: 1.0})
     reached(redis, since=0)

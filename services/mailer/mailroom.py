@@ -13,9 +13,9 @@ from services.mailer.render import Renderer
 from services.mailer.retries import pause_before
 from services.mailer.settings import MailerConfiguration
 from services.mailer.transports import Envelope, StillHeld
-from services.mailer.wanted import wanted
+from services.mailer.wanted import deadline, wanted
 from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Later, Verdict
+from shared.mail import Dead, Delivered, Dropped, Later, Verdict
 
 
 class Mailroom:
@@ -47,6 +47,10 @@ class Mailroom:
             longest_pause=configuration.mailer.longest_pause,
             jitter=random.random,
         )
+
+    def unwanted(self, claimed: Claimed) -> Dropped | Dead | None:
+        """What becomes of the mail instead of being sent; None: it is wanted."""
+        return wanted(claimed)
 
     async def deliver(self, claimed: Claimed, still_held: StillHeld) -> Verdict:
         """What became of the mail. Nothing that the outside world does raises; a cancellation passes through.
@@ -82,4 +86,11 @@ class Mailroom:
         return Envelope(wire_address(letter.sender.address), recipient, write(letter))
 
     def _pause(self, claimed: Claimed, error: Unavailable) -> float:
-        return pause_before(claimed.attempts, error.retry_after, self._jitter(), self._first_pause, self._longest_pause)
+        """Never beyond the mail's deadline: half of the time that is left, but no hammering at its end."""
+        pause = pause_before(
+            claimed.attempts, error.retry_after, self._jitter(), self._first_pause, self._longest_pause
+        )
+        end = deadline(claimed)
+        if end is None:
+            return pause
+        return min(pause, max((end - claimed.now) / 2, self._first_pause / 2))

@@ -1,6 +1,5 @@
-"""The relay: the one way out that the configuration names, used by no more mails at once than it has connections."""
+"""The relay: the one way out that the configuration names."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -21,23 +20,21 @@ ACCEPTED = 250
 
 
 class Relay:
-    """Bounds what happens at once, and counts the relay's answers."""
+    """Hands mails over, and counts the relay's answers."""
 
-    def __init__(self, transport: Transport, connections: int, metrics: Metrics) -> None:
+    def __init__(self, transport: Transport, metrics: Metrics) -> None:
         self._transport = transport
-        self._free = asyncio.Semaphore(connections)
         self._metrics = metrics
 
     @classmethod
     def from_settings(cls, configuration: MailerConfiguration, metrics: Metrics) -> Self:
         """Raises `SettingsError` if a file that the configuration names cannot be used."""
-        return cls(_transport(configuration), configuration.mailer.connections, metrics)
+        return cls(_transport(configuration), metrics)
 
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """The relay's answer. Raises `DeliveryError`."""
-        async with self._free:
-            with self._metrics.in_flight.track_inprogress(), self._counted():
-                return await self._transport.send(envelope, still_held)
+        with self._metrics.in_flight.track_inprogress(), self._counted():
+            return await self._transport.send(envelope, still_held)
 
     async def check(self) -> str:
         """Is there a relay, and does it let us in? Its answer. Raises `Unavailable`."""

@@ -1,6 +1,5 @@
 """The mailer as its process drives it: a worker, the mailroom that it delivers through, and their metrics."""
 
-import time
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -12,8 +11,6 @@ from services.mailer.worker import MailWorker
 from shared.mail_queue.depth import queue_depth
 from shared.redis import connect, connect_async
 from shared.settings import Settings
-
-STALLED_SECONDS = 30.0
 
 
 class Mailer:
@@ -53,9 +50,8 @@ class Mailer:
         self._mailroom.relay.reload()
 
     def live(self) -> str | None:
-        """Has the loop turned lately? None if so."""
-        stalled = time.monotonic() - self._worker.turned
-        return f"the loop has not turned for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
+        """Have all loops turned lately? None if so."""
+        return self._worker.pulse.stalled()
 
     def ready(self) -> str | None:
         """What is missing; None while mails can be taken."""

@@ -97,13 +97,29 @@ def _resolution_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead 
     return None
 
 
+def deadline(claimed: Claimed) -> float | None:
+    """When the mail, which is wanted now, will not be any more if nothing but time passes; None: never."""
+    if claimed.revived or claimed.facts is None:
+        return None
+    if claimed.mail.notice.kind in (NoticeKind.REQUESTED, NoticeKind.REVIEWED):
+        return _end(claimed.facts)
+    first_tried = claimed.now if claimed.first_tried is None else claimed.first_tried
+    return first_tried + RESOLUTION_LIFETIME.total_seconds()
+
+
 def _has_ended(facts: RequestFacts, now: float) -> bool:
     """Has the request reached its own end, whether or not Teleport has said so?"""
+    end = _end(facts)
+    return facts.gone if facts.request is None else end is not None and now > end
+
+
+def _end(facts: RequestFacts) -> float | None:
+    """The request's own end, with the grace."""
     request = facts.request
     if request is None:
-        return facts.gone
+        return None
     end = request.request_expires or (request.created and request.created + REQUEST_LIFETIME)
-    return end is not None and now > (end + GRACE).timestamp()
+    return None if end is None else (end + GRACE).timestamp()
 
 
 def _knows_review(request: AccessRequest | None, position: int | None) -> bool:

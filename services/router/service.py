@@ -25,7 +25,9 @@ from shared.mail import Mail, NoticeKind
 from shared.mail_queue.depth import queue_depth
 from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
 from shared.memory import RequestFacts, RequestMemory
+from shared.pulse import Pulse
 from shared.redis import connect
+from shared.redis_trouble import RedisTrouble
 from shared.settings import Settings
 from shared.stream_backlog import stream_backlog
 
@@ -40,7 +42,7 @@ UPKEEP_SECONDS = 1.0
 CONSUMER_UPKEEP_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 ROUTING_TRIES = 5
-STALLED_SECONDS = 30.0
+ROUTE = "route"
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Router:
         self._postponed: list[Delivery] = []
         self._failures: Counter[str] = Counter()
         self._next_upkeep = self._next_consumer_upkeep = 0.0
-        self._trouble: str | None = "not connected to Redis yet"
-        self._turned = time.monotonic()
+        self._trouble = RedisTrouble(first=ROUTE)
+        self._pulse = Pulse(ROUTE)
 
     @classmethod
     def from_settings(cls, settings: Settings, registry: CollectorRegistry) -> Self:
@@ -83,7 +85,7 @@ class Router:
     def run(self) -> None:
         """Route until `stop`."""
         while not self._is_stopping:
-            self._turned = time.monotonic()
+            self._pulse.turns(ROUTE)
             try:
                 self._follow()
             except RedisError as error:
@@ -100,12 +102,11 @@ class Router:
 
     def live(self) -> str | None:
         """Has the loop turned lately? None if so."""
-        stalled = time.monotonic() - self._turned
-        return f"the loop has not turned for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
+        return self._pulse.stalled()
 
     def ready(self) -> str | None:
         """What is missing; None while events can be routed."""
-        return self._trouble
+        return self._trouble.reason
 
     # -- the loop
 
@@ -113,12 +114,12 @@ class Router:
         self._reader.open()
         self._postponed = []
         deliveries = self._reader.own(BATCH)
-        self._redis_answers()
+        self._trouble.answered(ROUTE)
         while deliveries:  # of a connection before this one
             self.route(deliveries)
             deliveries = self._reader.own(BATCH) if not self._postponed else []
         while not self._is_stopping:
-            self._turned = time.monotonic()
+            self._pulse.turns(ROUTE)
             self.route(self._take())
 
     def _take(self) -> list[Delivery]:
@@ -243,14 +244,7 @@ class Router:
 
     def _redis_failed(self, error: RedisError) -> None:
         self._metrics.errors.inc()
-        if self._trouble is None or "not connected" in self._trouble:
-            log.warning("Redis does not do its part (%s): will be tried again, nothing is lost", error)
-        self._trouble = f"Redis: {error}"
-
-    def _redis_answers(self) -> None:
-        if self._trouble is not None:
-            log.info("connected to Redis")
-        self._trouble = None
+        self._trouble.failed(ROUTE, error)
 
 
 def decide(

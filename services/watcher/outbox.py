@@ -13,11 +13,13 @@ from services.watcher.backoff import Backoff
 from services.watcher.metrics import Wait, WatcherMetrics
 from shared.event_log import EventLogFull, EventWriter, KnownRequest
 from shared.events import RequestChanged, RequestGone
+from shared.redis_trouble import RedisTrouble
 
 log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE = 0.02
 LONGEST_PAUSE = 5.0
+STREAM = "stream"
 
 SLOW_SECONDS = 20.0
 """Teleport hangs up on who is slow for 30 s: after such a pause something may have been missed."""
@@ -33,11 +35,14 @@ class Outbox:
         self._metrics = metrics
         self._appended = Appended()
         self._turn = asyncio.Lock()
-        self._said = False
-        self.trouble: str | None = "not connected to Redis yet"
-        """What is missing; None while Redis takes what it is given."""
+        self._trouble = RedisTrouble(first=STREAM)
         self.in_doubt = asyncio.Event()
         """Set when events may be missing on the stream: whoever takes a snapshot clears it first."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is missing; None while Redis takes what it is given."""
+        return self._trouble.reason
 
     async def open(self) -> None:
         """Make the stream ready."""
@@ -79,11 +84,13 @@ class Outbox:
                 try:
                     result = await operation()
                 except EventLogFull as error:
-                    self._waiting(Wait.FULL, f"the stream is full: {error}")
+                    self._metrics.waits.labels(Wait.FULL.value).inc()
+                    self._trouble.waits(STREAM, f"the stream is full: {error}")
                 except RedisError as error:
-                    self._waiting(Wait.REDIS, f"Redis does not do its part: {error}")
+                    self._metrics.waits.labels(Wait.REDIS.value).inc()
+                    self._trouble.failed(STREAM, error)
                 else:
-                    self._works()
+                    self._trouble.answered(STREAM)
                     return result
                 await asyncio.sleep(backoff.next())
 
@@ -94,16 +101,3 @@ class Outbox:
     def _doubt(self, why: str) -> None:
         log.warning("%s: all requests are listed again", why)
         self.in_doubt.set()
-
-    def _waiting(self, reason: Wait, trouble: str) -> None:
-        if not self._said:
-            log.warning("%s; will be retried, nothing is lost", trouble)
-        self._said = True
-        self.trouble = trouble
-        self._metrics.waits.labels(reason.value).inc()
-
-    def _works(self) -> None:
-        if self._said:
-            log.info("Redis takes events again")
-        self._said = False
-        self.trouble = None

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
@@ -23,6 +22,7 @@ from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.together import first_to_end
 from shared.event_log import EventWriter
 from shared.events import RequestChanged, RequestGone
+from shared.pulse import Pulse
 from shared.redis import connect_async
 from shared.settings import Settings, SettingsError, TeleportSettings
 from shared.stream_backlog import stream_backlog
@@ -36,7 +36,7 @@ BATCH = 100
 """Events appended in one step."""
 
 REDIS_CHECK_SECONDS = 5.0
-STALLED_SECONDS = 30.0
+FOLLOW = "follow"
 
 
 class Watcher:
@@ -55,7 +55,7 @@ class Watcher:
         self._following: Following | None = None
         self._trouble: str | None = "not connected to Teleport yet"
         self._complaint = ""
-        self._turned = time.monotonic()
+        self._pulse = Pulse(FOLLOW)
         self._credentials = Credentials(teleport, self._metrics)
 
     @classmethod
@@ -95,8 +95,7 @@ class Watcher:
 
     def live(self) -> str | None:
         """Has the loop turned lately? None if so."""
-        stalled = time.monotonic() - self._turned
-        return f"the loop has not turned for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
+        return self._pulse.stalled()
 
     def ready(self) -> str | None:
         """What is missing; None while everything that Teleport holds is known and what it tells is appended."""
@@ -224,5 +223,5 @@ class Watcher:
 
     async def _turn(self) -> None:
         while True:
-            self._turned = time.monotonic()
+            self._pulse.turns(FOLLOW)
             await asyncio.sleep(1)

@@ -5,12 +5,15 @@
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       from 13 on: a fresh execution id for each job that may be taken
 -- Gives {now, jobs, requests, buried}: a job is {id, execution, data, attempts, first tried, revived, outcome of its own
--- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), request}; a request is {id, facts};
--- buried are the ids of jobs that have died too often. Values that do not exist are ''.
+-- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
+-- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
+-- too often. Values that do not exist are ''.
 local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local now = clock()
 local jobs, requests, asked, buried = {}, {}, {}, {}
+local is_full = false
+local SUSPECT_DEATHS = 2
 
 -- Its place in the thread. A replayed letter may find others before it: then it waits for its turn.
 local function is_head(id, thread)
@@ -42,7 +45,7 @@ local function facts_of(request)
 end
 
 local function take(id, execution, job)
-    local data, thread, request, attempts, first_tried, revived = unpack(job)
+    local data, thread, request, attempts, first_tried, revived, suspect = unpack(job)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
         'worker_name', worker, 'claim', execution)
@@ -60,7 +63,8 @@ local function take(id, execution, job)
     end
     facts_of(request)
     local announced = thread ~= '' and is_announced(request, thread) or ''
-    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, outcome, announced, request}
+    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, outcome, announced, suspect,
+        request}
 end
 
 local function claim(id, execution)
@@ -95,10 +99,17 @@ local function claim(id, execution)
         return redis.call('HSET', JOB .. id, 'status', 'deferred')
     end
     -- A claim that was neither settled nor released is a death, and the relay may have the mail.
-    local deaths, perhaps = tonumber(f[3] or '0'), f[7] or '0'
+    local deaths, perhaps = tonumber(f[3] or '0') + (holder ~= '' and 1 or 0), f[7] or '0'
+    local suspect = deaths >= SUSPECT_DEATHS and deaths <= deaths_survived
+    if suspect then
+        is_full = true
+        if redis.call('SCARD', worker_executions) > 0 then
+            return redis.call('LPUSH', QUEUE, id)  -- until this worker has nothing else in hand, or another has
+        end
+    end
     if holder ~= '' then
         end_execution(id, holder)
-        deaths, perhaps = deaths + 1, '1'
+        perhaps = '1'
         redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps)
     end
     if deaths > deaths_survived then
@@ -107,13 +118,20 @@ local function claim(id, execution)
         end
         return next_of_thread(id, thread, iso)
     end
-    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived})
+    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived,
+        suspect and '1' or ''})
 end
 
 if redis.call('EXISTS', suspended) == 0 then
-    local ids = redis.call('LPOP', QUEUE, #ARGV - 12) or {}
-    for i, id in ipairs(ids) do
-        claim(id, ARGV[12 + i])
+    for position = 13, #ARGV do
+        local id = redis.call('LPOP', QUEUE)
+        if not id then
+            break
+        end
+        claim(id, ARGV[position])
+        if is_full then
+            break
+        end
     end
     if #jobs > 0 then
         redis.call('EXPIRE', worker_executions, life * 4)

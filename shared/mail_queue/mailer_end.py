@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -96,7 +96,7 @@ class MailerEnd:
         now, jobs, requests, buried = await self._run(
             "claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions]
         )
-        facts = {key: _facts(text) for key, text in requests if text}
+        facts = {key: _facts(text) for key, text in requests}
         return Claims([_claimed(row, float(now), facts) for row in jobs], [id_.decode() for id_ in buried])
 
     async def wait_for_work(self, seconds: int) -> None:
@@ -114,6 +114,32 @@ class MailerEnd:
         """Prolong these claims (job id, execution); gives the executions whose claim is lost."""
         lost = await self._run("renew", [], [int(CLAIM_SECONDS), *flat(held)])
         return {execution.decode() for execution in lost}
+
+    async def look_again(self, claimed: Sequence[Claimed]) -> list[Claimed]:
+        """The same mails with what is known of them now; those without news as they were."""
+        if not claimed:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for job in claimed:
+                pipeline.hget(keys.RECEIPT_PREFIX + job.mail.id, "outcome")
+            requests = list({job.mail.request_id: None for job in claimed})
+            for request in requests:
+                pipeline.hget(keys.request(request), "facts")
+            (now, microseconds), *answers = await pipeline.execute()
+        outcomes, facts = (
+            answers[: len(claimed)],
+            dict(zip(requests, map(_facts, answers[len(claimed) :]), strict=True)),
+        )
+        return [
+            replace(
+                job,
+                now=now + microseconds / 1e6,
+                receipt=_receipt(outcome),
+                facts=job.facts if isinstance(news := facts[job.mail.request_id], ValidationError) else news,
+            )
+            for job, outcome in zip(claimed, outcomes, strict=True)
+        ]
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Write what became of these jobs; gives the number of those whose claim was lost."""
@@ -160,8 +186,14 @@ class MailerEnd:
         return [cast("bytes", id_) for id_, _ in sorted(found, key=lambda entry: entry[1])]
 
 
-def _facts(text: bytes) -> RequestFacts | ValidationError:
+def _receipt(outcome: bytes | None) -> Receipt | None:
+    return Receipt(Outcome(outcome.decode())) if outcome else None
+
+
+def _facts(text: bytes | None) -> RequestFacts | ValidationError | None:
     """What is remembered of a request; the error if a later version wrote it, for its own mails to meet."""
+    if not text:
+        return None
     try:
         return RequestFacts.model_validate_json(text)
     except ValidationError as error:
@@ -169,28 +201,31 @@ def _facts(text: bytes) -> RequestFacts | ValidationError:
 
 
 def _claimed(
-    row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError]
+    row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError | None]
 ) -> Claimed | Malformed:
-    id_, execution, data, attempts, first_tried, revived, own, announced, request = row
-    try:
-        mail = mail_of(data, id_.decode())
-    except MalformedJobError as error:
-        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=str(error))
+    id_, execution, data, attempts, first_tried, revived, own, announced, suspect, request = row
     known = facts.get(request)
     if isinstance(known, ValidationError):
-        error_text = "what is remembered of its request cannot be read by this version"
-        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=error_text)
-    return Claimed(
-        mail=mail,
-        execution=execution.decode(),
-        now=now,
-        attempts=int(attempts),
-        first_tried=float(first_tried) if first_tried else None,
-        revived=revived == b"1",
-        receipt=Receipt(Outcome(own.decode())) if own else None,
-        announced=announced == b"1",
-        facts=known,
-    )
+        fault = "what is remembered of its request cannot be read by this version"
+        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
+    try:
+        return Claimed(
+            mail=mail_of(data, id_.decode()),
+            execution=execution.decode(),
+            now=now,
+            attempts=int(attempts),
+            first_tried=float(first_tried) if first_tried else None,
+            revived=revived == b"1",
+            receipt=_receipt(own),
+            announced=announced == b"1",
+            is_suspect=suspect == b"1",
+            facts=known,
+        )
+    except MalformedJobError as error:
+        fault = str(error)
+    except ValueError:
+        fault = "its bookkeeping cannot be read"
+    return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
 
 
 def _settlement_row(settlement: Settlement) -> list[Argument]:

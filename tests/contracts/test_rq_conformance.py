@@ -65,6 +65,9 @@ class Verdicts:
     async def deliver(self, claimed: Claimed, _still_held: Callable[[], bool], /) -> Verdict:
         return VERDICTS[claimed.mail.recipient.address.partition("@")[0]]
 
+    def unwanted(self, _claimed: Claimed, /) -> Dropped | Dead | None:
+        return None
+
     async def close(self) -> None:
         """Nothing is open."""
 

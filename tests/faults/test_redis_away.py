@@ -11,7 +11,7 @@ from tests.faults.valkey import Valkey
 from tests.waiting import wait_until
 
 TROUBLE = "Redis does not do its part"
-WELL_AGAIN = re.compile(r"INFO \w+: (connected to Redis|Redis takes events again)")
+WELL_AGAIN = re.compile(r"INFO \w+: (connected to Redis|Redis does its part again)")
 NO_ROOM = 1
 """`maxmemory` in bytes: whatever could need memory is refused."""
 

@@ -17,6 +17,7 @@ from services.router.settings import RouterConfiguration
 from shared import keys
 from shared.event_log import EventReader
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
+from shared.pulse import Pulse
 from tests.processes import run
 from tests.waiting import wait_for
 
@@ -234,5 +235,5 @@ def test_a_router_without_redis_is_alive_but_not_ready(tmp_path: Path) -> None:
         router = Router(nowhere, CONFIGURATION, CollectorRegistry())
         with running(router):
             wait_for(lambda: "No such file" in (router.ready() or ""), "it says what is missing")
-            router._turned = 0
-            wait_for(lambda: router._turned, "the loop turns")
+            router._pulse = stopped = Pulse()
+            wait_for(lambda: stopped._turned, "the loop turns")

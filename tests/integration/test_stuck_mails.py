@@ -9,11 +9,12 @@ from rq.job import Job
 from rq.registry import CanceledJobRegistry
 
 from shared import keys
+from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Later, Mail, Verdict
 from shared.mail_queue import mailer_end as module
 from shared.mail_queue.layout import rq_queue
-from shared.mail_queue.mailer_end import CLAIM_SECONDS, DEATHS_SURVIVED, GAP_SECONDS, MailerEnd, Settlement
-from tests.mails import ANN, mail, put
+from shared.mail_queue.mailer_end import CLAIM_SECONDS, DEATHS_SURVIVED, GAP_SECONDS, MailerEnd, Malformed, Settlement
+from tests.mails import ANN, BOB, mail, put
 from tests.queueing import claim, claim_one, end_claims, mailer_end, reached, receipt, settle, status
 
 
@@ -177,6 +178,33 @@ class TestPoison:
             assert (await end.claim([uuid.uuid4().hex])).poison == []
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
         assert redis.zcard("rq:failed:mail") == 0
+
+    async def test_a_mail_whose_workers_died_twice_is_handled_alone(self, redis: Redis, end: MailerEnd) -> None:
+        bad, good, more = (mail("requested", ANN.model_copy(update={"address": f"p{n}@example.com"})) for n in range(3))
+        put(redis, [bad])
+        for _ in range(2):
+            await claim_one(end, bad)
+            await end_claims(redis)
+            await end.recover()
+        redis.lpop("rq:queue:mail")
+        put(redis, [good])
+        redis.rpush("rq:queue:mail", bad.id)
+        put(redis, [more])
+        (first,) = await claim(end)
+        assert first.mail == good
+        assert await claim(end) == [], "it waits until this worker has nothing else in hand"
+        await settle(end, first, Delivered("250"))
+        suspect = await claim_one(end, bad)
+        assert suspect.is_suspect
+        await settle(end, suspect, Delivered("250"))
+        assert not (await claim_one(end, more)).is_suspect
+
+    async def test_a_job_whose_bookkeeping_is_garbage_harms_no_other(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested", ANN), mail("requested", BOB)])
+        redis.hset(f"rq:job:{mail('requested', ANN).id}", "first_tried", "yesterday")
+        bad, good = (await end.claim([uuid.uuid4().hex, uuid.uuid4().hex])).jobs
+        assert isinstance(bad, Malformed)
+        assert isinstance(good, Claimed)
 
 
 class TestReceipt:

@@ -64,8 +64,8 @@ async def test_what_happens_while_redis_is_away_is_told_when_it_is_back(
             await wait_until(lambda: gone(redis) == [ids[0]], "all is told")
             # an answer that was lost may have been a success: then it stands there twice, in the same order
             assert list(dict.fromkeys(request.id for request in changed(redis))) == ids
-    assert caplog.text.count("will be retried, nothing is lost") == 1
-    assert caplog.text.count("Redis takes events again") == 1
+    assert caplog.text.count("will be tried again, nothing is lost") == 1
+    assert caplog.text.count("Redis does its part again") == 1
 
 
 async def test_a_watcher_that_starts_before_redis_waits_for_it(

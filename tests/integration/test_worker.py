@@ -1,88 +1,24 @@
 """The mail worker: concurrent, an RQ worker to everyone who looks, gentle when it ends."""
 
-import asyncio
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from rq import Worker
 
-from services.mailer.worker import MailWorker
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Delivered, Verdict
+from shared.mail import Verdict
 from shared.mail_queue.layout import rq_queue
-from tests.counting import CountingMetrics
 from tests.mails import ANN, mail, put
 from tests.waiting import wait_for
+from tests.working import Gate, Running, delivered, put_many, working
 
 RQ = Path(sys.executable).with_name("rq")
-
-
-class Gate:
-    """A mailroom that takes mails in hand and finishes them when it is opened."""
-
-    def __init__(self) -> None:
-        self.in_hand: list[str] = []
-        self.held: list[Callable[[], bool]] = []
-        self._open = threading.Event()
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def deliver(self, claimed: Claimed, still_held: Callable[[], bool], /) -> Verdict:
-        self.in_hand.append(claimed.mail.id)
-        self.held.append(still_held)
-        await asyncio.to_thread(self._open.wait, 20)
-        return Delivered("250")
-
-    async def close(self) -> None:
-        self.open()
-
-
-class Running:
-    """A worker in a thread of its own."""
-
-    def __init__(self, url: str, gate: Gate, capacity: int) -> None:
-        self.redis = Redis.from_url(url)
-        self.metrics = CountingMetrics()
-        self.worker = MailWorker(self.redis, AsyncRedis.from_url(url), gate, self.metrics, capacity)
-        self.thread = threading.Thread(target=self.worker.work)
-
-    def end(self) -> None:
-        self.worker.stop()
-        self.thread.join(timeout=20)
-        assert not self.thread.is_alive()
-        self.redis.close()
-
-
-@contextmanager
-def working(url: str, gate: Gate, capacity: int = 10) -> Iterator[Running]:
-    running = Running(url, gate, capacity)
-    running.thread.start()
-    try:
-        wait_for(lambda: running.worker.trouble is None, "the worker is ready")
-        yield running
-    finally:
-        gate.open()
-        running.end()
-
-
-def put_many(redis: Redis, number: int) -> None:
-    people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
-    put(redis, [mail("requested", person) for person in people])
-
-
-def delivered(redis: Any) -> int:
-    return sum(redis.hget(key, "outcome") == b"delivered" for key in redis.scan_iter(f"{keys.RECEIPT_PREFIX}*"))
 
 
 def test_mails_are_sent_side_by_side_up_to_the_capacity(redis: Redis, redis_url: str) -> None:
@@ -169,14 +105,13 @@ def test_a_worker_without_redis_is_alive(tmp_path: Path) -> None:
     running.thread.start()
     try:
         wait_for(lambda: "No such file" in (running.worker.trouble or ""), "it says what is missing")
-        running.worker.turned = 0
-        wait_for(lambda: running.worker.turned, "the loop turns")
+        assert running.worker.pulse.stalled() is None
     finally:
         running.end()
 
 
 def test_a_lost_claim_is_not_sent(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.mailer.worker.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("services.mailer.upkeep.RENEW_SECONDS", 0.1)
     put_many(redis, 1)
     with working(redis_url, gate := Gate()):
         wait_for(lambda: gate.held, "the mail is in hand")
@@ -207,7 +142,7 @@ def test_a_fault_of_ours_is_a_dead_letter_and_stops_nobody(redis: Redis, redis_u
 def test_a_stock_worker_loses_nothing_and_says_what_to_run(
     redis: Redis, redis_url: str, serializer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.mailer.worker.SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("services.mailer.upkeep.SWEEP_SECONDS", 0.1)
     put_many(redis, 3)
     command = [str(RQ), "worker", "--burst", "--serializer", serializer, "--url", redis_url, "mail"]
     stock = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)

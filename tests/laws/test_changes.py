@@ -115,7 +115,8 @@ def is_worthless(notice: Notice, memory: RequestMemory) -> bool:
     assert facts.request is not None
     if facts.gone:
         return True
-    return notice.kind.is_resolution and notice.kind.value != facts.request.state.value
+    is_resolution = notice.kind not in (NoticeKind.REQUESTED, NoticeKind.REVIEWED)
+    return is_resolution and notice.kind.value != facts.request.state.value
 
 
 def test_a_request_tells_its_whole_story() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from shared.tasks import end
+from shared.tasks import Crew, end
 
 
 async def deaf(times: int) -> None:
@@ -42,3 +42,26 @@ async def test_whoever_is_cancelled_meanwhile_leaves_no_task_behind() -> None:
 
 async def test_nothing_to_end_is_no_wait() -> None:
     await end([])
+
+
+async def test_what_one_of_a_crew_raises_ends_all_and_is_raised() -> None:
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    crew = Crew()
+    others = [crew.start(deaf(times)) for times in range(3)]
+    crew.start(fails())
+    with pytest.raises(ZeroDivisionError):
+        await crew.run(deaf(2))
+    assert all(task.cancelled() for task in others)
+
+
+async def test_a_crew_ends_with_its_main_task() -> None:
+    async def work() -> int:
+        return 42
+
+    crew = Crew()
+    other = crew.start(deaf(0))
+    assert await crew.run(work()) == 42
+    assert other.cancelled()

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.mailer.wanted import wanted
+from services.mailer.wanted import deadline, wanted
 from shared.claimed import Claimed
 from shared.events import RequestState
 from shared.mail import Dead, Dropped, Outcome, Receipt
@@ -93,3 +93,19 @@ def test_it_is_a_dead_letter(mail: Claimed, reason: str) -> None:
 
 def test_what_delivery_has_ruled_out_outweighs_all_other_reasons() -> None:
     assert wanted(claimed(known=None, receipt=Receipt(Outcome.DELIVERED))) == Dropped("already_settled")
+
+
+DEADLINES = {
+    "a request": (claimed(), (REQUEST_ENDS + timedelta(minutes=2)).timestamp()),
+    "a review": (claimed("reviewed-2", REVIEWED), (REQUEST_ENDS + timedelta(minutes=2)).timestamp()),
+    "a request without an end": (claimed(known=ENDLESS), (CREATED + timedelta(days=7, minutes=2)).timestamp()),
+    "a request without any time": (claimed(known=TIMELESS), None),
+    "a revived request": (claimed(revived=True), None),
+    "a resolution that was never tried": (claimed("approved", APPROVED, now=IN_TIME), IN_TIME + DAY),
+    "a resolution": (claimed("approved", APPROVED, now=IN_TIME, first_tried=IN_TIME - 60), IN_TIME - 60 + DAY),
+}
+
+
+@pytest.mark.parametrize(("mail", "end"), DEADLINES.values(), ids=DEADLINES.keys())
+def test_a_mail_is_worth_something_until(mail: Claimed, end: float | None) -> None:
+    assert deadline(mail) == end

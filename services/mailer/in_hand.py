@@ -1,0 +1,97 @@
+"""The jobs in a worker's hands: how sure their claims are, and whether their mails may still leave."""
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from shared.claimed import Claimed
+from shared.mail import Dead, Dropped
+from shared.mail_queue.mailer_end import CLAIM_SECONDS
+
+STILL_HELD_SECONDS = CLAIM_SECONDS - 5.0
+"""A mail whose last confirmed renewal is older is not sent: another worker may have its claim soon."""
+
+LOST = float("-inf")
+
+
+@dataclass
+class InHand:
+    """One job. Times are monotonic, and those at which Redis was asked: what it answered is no younger."""
+
+    id: str
+    execution: str
+    renewed_at: float
+    known_at: float
+    """When was asked what is known of it."""
+    claimed: Claimed | None
+    """None: a job that is no mail, and is not sent."""
+    task: asyncio.Task[None] | None = None
+    is_leaving: bool = False
+    """Its content was let go to the relay, which may have it from then on."""
+    unwanted: Dropped | Dead | None = None
+    """What has become of it since it was claimed."""
+    is_kept_back: bool = False
+    """It did not leave, for it is unwanted by now."""
+
+    def may_leave(self) -> bool:
+        """Asked right before its content leaves."""
+        if self.unwanted is not None:
+            self.is_kept_back = True
+        elif time.monotonic() - self.renewed_at < STILL_HELD_SECONDS:
+            self.is_leaving = True
+            return True
+        return False
+
+
+class Hands:
+    """All jobs that one worker has taken and not settled, at most `capacity` at a time."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._jobs: dict[str, InHand] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be taken. None beside one that has seen its workers die: it may be its fault."""
+        if any(job.claimed is not None and job.claimed.is_suspect for job in self._jobs.values()):
+            return 0
+        return self._capacity - len(self._jobs)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Deliveries under way."""
+        return [job.task for job in self._jobs.values() if job.task]
+
+    def take(self, job_id: str, execution: str, asked_at: float, claimed: Claimed | None) -> InHand:
+        """A job whose claim was asked for at this time."""
+        job = InHand(job_id, execution, renewed_at=asked_at, known_at=asked_at, claimed=claimed)
+        self._jobs[execution] = job
+        return job
+
+    def let_go(self, executions: Collection[str]) -> None:
+        """These are settled."""
+        for execution in executions:
+            self._jobs.pop(execution, None)
+
+    def claims(self) -> list[tuple[str, str]]:
+        """Job id and execution of each."""
+        return [(job.id, job.execution) for job in self._jobs.values()]
+
+    def renewed(self, claims: Sequence[tuple[str, str]], lost: Collection[str], asked_at: float) -> None:
+        """These claims were prolonged when Redis was asked, but for the lost executions."""
+        for _, execution in claims:
+            if (job := self._jobs.get(execution)) is not None:
+                job.renewed_at = LOST if execution in lost else asked_at
+
+    def unsure(self, seconds: float) -> list[InHand]:
+        """Mails that may still be kept back, and of which nothing was heard for so long."""
+        oldest = time.monotonic() - seconds
+        return [job for job in self._jobs.values() if job.task and not job.is_leaving and job.known_at <= oldest]
+
+    def left(self) -> list[tuple[str, str, bool]]:
+        """Job id, execution, and whether the relay may have it: in the order of taking."""
+        return [(job.id, job.execution, job.is_leaving) for job in self._jobs.values()]

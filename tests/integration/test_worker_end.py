@@ -1,0 +1,136 @@
+"""How a worker ends: at once when it is told twice, and for certain when one of its loops does."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis import Redis
+
+from services.mailer.mailroom import Mailroom
+from services.mailer.metrics import Metrics
+from services.mailer.settings import MailerConfiguration
+from shared import keys
+from shared.events import RequestState
+from shared.mail_queue.mailer_end import MailerEnd
+from shared.settings import Settings
+from simulators.mailbox import Mailbox, Rule
+from tests.faults.valkey import Valkey
+from tests.mails import mail, memory, put
+from tests.queueing import receipt
+from tests.waiting import wait_for
+from tests.working import Gate, Running, put_many, working
+
+
+@pytest.mark.parametrize("loop", ["claim", "settle", "renew", "recover"])
+def test_a_worker_ends_with_the_first_of_its_loops(
+    redis: Redis, redis_url: str, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours, not of Redis's: nothing of it may go on, or nobody would ever start a better one."""
+
+    async def breaks(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("services.mailer.upkeep.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("services.mailer.upkeep.RECOVER_SECONDS", 0.1)
+    put_many(redis, 5)
+    running = Running(redis_url, gate := Gate(), capacity=3)
+    running.thread.start()
+    wait_for(lambda: len(gate.in_hand) == 3, "mails are in hand")
+    monkeypatch.setattr(MailerEnd, loop, breaks)
+    if loop in ("claim", "settle"):  # which have something to do when mails are done
+        gate.open()
+    running.thread.join(timeout=10)
+    assert isinstance(running.error, ZeroDivisionError)
+    running.end()
+
+
+def test_a_worker_that_is_stuck_is_not_alive(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its timers turn on."""
+
+    async def hangs(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("shared.pulse.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("services.mailer.upkeep.DUE_SECONDS", 0.1)
+    put_many(redis, 1)
+    gate = Gate()
+    with working(redis_url, gate) as running:
+        wait_for(lambda: gate.in_hand, "a mail is in hand")
+        monkeypatch.setattr(MailerEnd, "settle", hangs)
+        gate.open()
+        wait_for(lambda: "settle" in (running.worker.pulse.stalled() or ""), "it is not alive")
+        running.worker.stop()
+
+
+def test_stopping_twice_needs_no_answer_of_the_relay(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 5)
+    with Mailbox().run_in_thread() as mailbox:
+        mailbox.rules.append(slow := Rule("rcpt", delay=60))
+        with working(redis_url, mailroom(mailbox)) as running:
+            wait_for(lambda: slow.obeyed == 5, "five mails are at the relay")
+            began = time.monotonic()
+            running.worker.stop()
+            running.worker.stop()
+            running.thread.join(timeout=20)
+            assert time.monotonic() - began < 5, "it did not wait for them"
+    assert redis.llen("rq:queue:mail") == 5
+    assert redis.zcard(keys.CLAIMS) == 0
+
+
+def test_a_worker_ends_within_its_ten_seconds_although_the_relay_is_slow(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 5)
+    with Mailbox().run_in_thread() as mailbox:
+        mailbox.rules.append(slow := Rule("data", delay=60))
+        with working(redis_url, mailroom(mailbox)) as running:
+            wait_for(lambda: slow.obeyed == 5, "the relay has five mails")
+            began = time.monotonic()
+            running.worker.stop()
+            running.thread.join(timeout=20)
+            assert time.monotonic() - began < 10
+    assert redis.llen("rq:queue:mail") == 5
+    assert all(redis.hget(key, "perhaps") == b"1" for key in redis.scan_iter("rq:job:*"))
+
+
+def test_a_worker_ends_although_redis_has_gone(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path)
+    valkey.start()
+    try:
+        put_many(valkey.redis, 5)
+        with working(valkey.url, gate := Gate()) as running:
+            wait_for(lambda: len(gate.in_hand) == 5, "five mails are in hand")
+            valkey.stop()
+            gate.open()
+            began = time.monotonic()
+            running.worker.stop()
+            running.thread.join(timeout=20)
+            assert time.monotonic() - began < 10
+        valkey.start()
+    finally:
+        valkey.close()
+
+
+def test_a_mail_that_takes_long_is_looked_at_again_before_its_content_leaves(redis: Redis, redis_url: str) -> None:
+    put(redis, [mail("requested")])
+    with Mailbox().run_in_thread() as mailbox:
+        mailbox.rules.append(slow := Rule("rcpt", delay=3))
+        with working(redis_url, mailroom(mailbox)) as running:
+            wait_for(lambda: slow.obeyed == 1, "the relay thinks about it")
+            put(redis, [mail("approved")], memory(RequestState.APPROVED))
+            wait_for(lambda: receipt(redis, mail("approved")), "both are done with")
+            assert mailbox.mails == []
+    told = receipt(redis, mail("requested"))
+    assert (told["outcome"], told["reason"], told["perhaps"]) == ("dropped", "settled", "0")
+    assert receipt(redis, mail("approved"))["reason"] == "never_announced"
+    assert running.metrics.verdicts == {"dropped": 2}
+
+
+def mailroom(mailbox: Mailbox) -> Mailroom:
+    sections = {
+        "smtp": {"host": "localhost", "port": mailbox.port, "starttls_policy": "disabled"},
+        "delivery": {"sender": "access@example.com"},
+    }
+    configuration = MailerConfiguration.of(Settings.model_validate(sections))
+    return Mailroom.from_settings(configuration, Metrics(CollectorRegistry()))

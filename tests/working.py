@@ -1,0 +1,89 @@
+"""A worker at work in a thread, and a mailroom that finishes mails when a test lets it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from services.mailer.seam import Delivery
+from services.mailer.worker import MailWorker
+from shared import keys
+from shared.claimed import Claimed
+from shared.mail import Dead, Delivered, Dropped, Verdict
+from tests.counting import CountingMetrics
+from tests.mails import ANN, mail, put
+from tests.waiting import wait_for
+
+
+class Gate:
+    """A mailroom that takes mails in hand and finishes them when it is opened."""
+
+    def __init__(self) -> None:
+        self.in_hand: list[str] = []
+        self.held: list[Callable[[], bool]] = []
+        self._open = threading.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def deliver(self, claimed: Claimed, still_held: Callable[[], bool], /) -> Verdict:
+        self.in_hand.append(claimed.mail.id)
+        self.held.append(still_held)
+        await asyncio.to_thread(self._open.wait, 20)
+        return Delivered("250")
+
+    def unwanted(self, _claimed: Claimed, /) -> Dropped | Dead | None:
+        return None
+
+    async def close(self) -> None:
+        self.open()
+
+
+class Running:
+    """A worker in a thread of its own."""
+
+    def __init__(self, url: str, delivery: Delivery, capacity: int) -> None:
+        self.redis = Redis.from_url(url)
+        self.metrics = CountingMetrics()
+        self.worker = MailWorker(self.redis, AsyncRedis.from_url(url), delivery, self.metrics, capacity)
+        self.error: Exception | None = None
+        """What has ended it."""
+        self.thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        try:
+            self.worker.work()
+        except Exception as error:  # noqa: BLE001  # the test looks at it
+            self.error = error
+
+    def end(self) -> None:
+        self.worker.stop()
+        self.thread.join(timeout=20)
+        assert not self.thread.is_alive()
+        self.redis.close()
+
+
+@contextmanager
+def working(url: str, delivery: Delivery, capacity: int = 10) -> Iterator[Running]:
+    running = Running(url, delivery, capacity)
+    running.thread.start()
+    try:
+        wait_for(lambda: running.worker.trouble is None, "the worker is ready")
+        yield running
+    finally:
+        if isinstance(delivery, Gate):
+            delivery.open()
+        running.end()
+
+
+def put_many(redis: Redis, number: int) -> None:
+    people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
+    put(redis, [mail("requested", person) for person in people])
+
+
+def delivered(redis: Any) -> int:
+    return sum(redis.hget(key, "outcome") == b"delivered" for key in redis.scan_iter(f"{keys.RECEIPT_PREFIX}*"))
