@@ -8,6 +8,7 @@
 | `access-mail:open` | zset | ids of pending requests by time of routing | bounded by open requests | router | watcher |
 | `access-mail:thread:{thread}` | list | mail ids in order; the head is in the queue | 30 days | router, mailer | mailer |
 | `access-mail:claims` | zset | `{mail id}:{execution}` in flight, by end of claim | bounded by jobs in flight | mailer | mailer |
+| `access-mail:relay:{name}` | hash | breaker and pace of a relay, see `mail_queue/relay.lua` | a day | mailer | mailer |
 | `access-mail:recovery` | hash | since when mailers have reached this Redis without a gap | a minute | mailer | mailer |
 | `access-mail:receipt:{mail id}` | hash | what became of a mail | 30 days | mailer | router, mailer |
 | `access-mail:dead` | stream | `DeadLetter`s of events that could not be routed | capped | router | console |
@@ -25,6 +26,12 @@ DEAD = "access-mail:dead"
 THREAD_PREFIX = "access-mail:thread:"
 RECEIPT_PREFIX = "access-mail:receipt:"
 REQUEST_PREFIX = "access-mail:request:"
+RELAY_PREFIX = "access-mail:relay:"
+
+
+def relay(name: str) -> str:
+    """What all mailers share about a relay."""
+    return RELAY_PREFIX + name
 
 
 def request(request_id: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -94,6 +94,19 @@ def thread_id(request_id: str, recipient: Recipient) -> str:
 # -- what becomes of a mail: the answers of `Mailroom.deliver`, and what a settled job leaves
 
 
+class Met(StrEnum):
+    """How the relay has met a mail: what the breaker that all mailers share goes by."""
+
+    NOT = ""
+    """It was not asked, or its answer tells nothing."""
+    LET_IN = "in"
+    """It has let us in, whatever it said to the mail itself."""
+    SENDER_REFUSED = "sender"
+    """It has refused our sender's address."""
+    TURNED_AWAY = "away"
+    """It turns everybody away."""
+
+
 @dataclass(frozen=True)
 class Delivered:
     """The relay has taken the mail; `answer` is its reply."""
@@ -103,12 +116,28 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Later:
-    """Try again after `pause` seconds. `perhaps`: the relay may have taken the mail, its answer was lost."""
+    """Try again after `pause` seconds. `perhaps`: the relay may have taken the mail, its answer was lost.
+
+    It counts as an attempt if the relay was met.
+    """
 
     pause: float
     reason: str
     detail: str = ""
     perhaps: bool = False
+    met: Met = field(default=Met.LET_IN, compare=False)
+
+
+@dataclass(frozen=True)
+class Held:
+    """No mail is at fault: this one waits with all others, untouched, until the relay lets one of them in again.
+
+    `pause`: seconds that the relay asks for, if it does.
+    """
+
+    reason: str
+    detail: str = ""
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,9 +153,10 @@ class Dead:
 
     reason: str
     detail: str = ""
+    met: Met = field(default=Met.NOT, compare=False)
 
 
-Verdict = Delivered | Later | Dropped | Dead
+Verdict = Delivered | Later | Held | Dropped | Dead
 
 
 class Outcome(StrEnum):

@@ -168,6 +168,16 @@ class MailerSettings(ProbeSettings):
     connections: int = Field(20, ge=1, le=1000, description="most connections to the relay at once")
     first_pause: Duration = Field(timedelta(seconds=15), description="pause after a mail's first failed attempt")
     longest_pause: Duration = Field(timedelta(minutes=15), description="pauses double up to this one")
+    first_probe: Duration = Field(
+        timedelta(seconds=5), description="pause before one mail tries a relay again that turns everybody away"
+    )
+    longest_probe: Duration = Field(timedelta(minutes=2), description="pauses before such probes double up to this one")
+    mails_per_second: float | None = Field(
+        None, gt=0, le=100_000, description="most mails a second to the relay, over all mailers", examples=["10"]
+    )
+    connections_of_all: int | None = Field(
+        None, ge=1, description="most connections to the relay at once, over all mailers", examples=["50"]
+    )
 
 
 class Settings(Section, BaseSettings):

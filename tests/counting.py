@@ -4,6 +4,7 @@ from collections import Counter
 
 from shared.claimed import Claimed
 from shared.mail import Verdict
+from shared.relay import RelayState
 
 
 class CountingMetrics:
@@ -15,6 +16,9 @@ class CountingMetrics:
         self.lost = 0
         self.left_by_the_dead = 0
         self.redis_failures = 0
+        self.probes = 0
+        self.relay: list[str | None] = []
+        """Why it was held, one after the other; None: it was not."""
 
     def claimed(self, jobs: int) -> None:
         """Count jobs taken from the queue."""
@@ -33,6 +37,14 @@ class CountingMetrics:
     def claims_lost(self, jobs: int) -> None:
         """Count mails whose claim was lost while they were in hand."""
         self.lost += jobs
+
+    def relay_seen(self, state: RelayState) -> None:
+        """Note whether the relay is held."""
+        self.relay.append(state.held)
+
+    def relay_probed(self) -> None:
+        """Count a mail that tries whether a held relay lets us in again."""
+        self.probes += 1
 
     def redis_failed(self) -> None:
         """Count a time that Redis did not do its part."""

@@ -10,11 +10,21 @@ from shared import keys
 from shared.claimed import Claimed
 from shared.mail import Mail, Verdict
 from shared.mail_queue.mailer_end import MailerEnd, Settlement
+from shared.relay import RelayTerms
+
+RELAY = RelayTerms("relay.example.com:587", first_probe=0.1, longest_probe=0.4)
 
 
-def mailer_end(connection: AsyncRedis, redis: Redis, worker: str) -> MailerEnd:
+def known_relay(redis: Redis) -> None:
+    """Let the relay be one that has taken mails for long: otherwise one mail goes first."""
+    redis.hset(keys.relay(RELAY.name), mapping={"state": "closed", "changed": 0})
+    redis.expire(keys.relay(RELAY.name), 3600)
+
+
+def mailer_end(connection: AsyncRedis, redis: Redis, worker: str, relay: RelayTerms = RELAY) -> MailerEnd:
+    """Of a worker that is known by name only."""
     key = f"rq:worker:{worker}"
-    return MailerEnd(connection, redis, worker=worker, worker_key=key, executions_key=f"{key}:executions")
+    return MailerEnd(connection, redis, relay, worker=worker, worker_key=key, executions_key=f"{key}:executions")
 
 
 async def claim(end: MailerEnd, most: int = 10) -> list[Claimed]:

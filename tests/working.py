@@ -14,8 +14,10 @@ from services.mailer.worker import MailWorker
 from shared import keys
 from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Verdict
+from shared.relay import RelayTerms
 from tests.counting import CountingMetrics
 from tests.mails import ANN, mail, put
+from tests.queueing import RELAY, known_relay
 from tests.waiting import wait_for
 
 
@@ -46,10 +48,11 @@ class Gate:
 class Running:
     """A worker in a thread of its own."""
 
-    def __init__(self, url: str, delivery: Delivery, capacity: int) -> None:
+    def __init__(self, url: str, delivery: Delivery, capacity: int, relay: RelayTerms = RELAY) -> None:
         self.redis = Redis.from_url(url)
         self.metrics = CountingMetrics()
-        self.worker = MailWorker(self.redis, AsyncRedis.from_url(url), delivery, self.metrics, capacity)
+        mails = AsyncRedis.from_url(url)
+        self.worker = MailWorker(self.redis, mails, delivery, self.metrics, relay=relay, capacity=capacity)
         self.error: Exception | None = None
         """What has ended it."""
         self.thread = threading.Thread(target=self._work)
@@ -68,8 +71,8 @@ class Running:
 
 
 @contextmanager
-def working(url: str, delivery: Delivery, capacity: int = 10) -> Iterator[Running]:
-    running = Running(url, delivery, capacity)
+def working(url: str, delivery: Delivery, capacity: int = 10, relay: RelayTerms = RELAY) -> Iterator[Running]:
+    running = Running(url, delivery, capacity, relay)
     running.thread.start()
     try:
         wait_for(lambda: running.worker.trouble is None, "the worker is ready")
@@ -81,6 +84,7 @@ def working(url: str, delivery: Delivery, capacity: int = 10) -> Iterator[Runnin
 
 
 def put_many(redis: Redis, number: int) -> None:
+    known_relay(redis)
     people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
     put(redis, [mail("requested", person) for person in people])
 

@@ -72,6 +72,17 @@ class Unavailable(DeliveryError):
         self.perhaps = perhaps
 
 
+class Held(DeliveryError):
+    """The relay turns everybody away: no mail is at fault, all wait until a probe gets through."""
+
+    def __init__(
+        self, reason: Trouble, detail: str, *, code: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, code)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
 class Refused(DeliveryError):
     """Do not try again: the relay, or the address itself, says no."""
 

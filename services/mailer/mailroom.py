@@ -5,17 +5,20 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 
-from services.mailer.errors import ClaimLost, Refusal, Refused, Unavailable
+from services.mailer.errors import ClaimLost, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import Held as RelayHeld
 from services.mailer.metrics import CLAIM_LOST, Metrics
 from services.mailer.mime import wire_address, write
 from services.mailer.relay import Relay
 from services.mailer.render import Renderer
-from services.mailer.retries import pause_before
+from services.mailer.retries import LONGEST_HINT, pause_before
 from services.mailer.settings import MailerConfiguration
 from services.mailer.transports import Envelope, StillHeld
 from services.mailer.wanted import deadline, wanted
 from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Dropped, Later, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Verdict
+
+_BEFORE_MAIL = (Trouble.CONNECT, Trouble.TLS, Trouble.CREDENTIALS)
 
 
 class Mailroom:
@@ -61,15 +64,15 @@ class Mailroom:
         if unwanted is not None:
             return unwanted
         try:
-            envelope = self._envelope(claimed)
-            answer = await self.relay.send(envelope, still_held)
+            return Delivered(await self.relay.send(self._envelope(claimed), still_held))
         except ClaimLost:
-            return Later(0, CLAIM_LOST)
+            return Later(0, CLAIM_LOST, met=Met.NOT)
         except Refused as error:
-            return Dead(error.reason, error.detail)
+            return self._refused(claimed, error)
         except Unavailable as error:
-            return Later(self._pause(claimed, error), error.reason, error.detail, error.perhaps)
-        return Delivered(answer)
+            return self._unavailable(claimed, error)
+        except RelayHeld as error:
+            return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
 
     async def close(self) -> None:
         """Leave the relay."""
@@ -85,11 +88,22 @@ class Mailroom:
             raise Refused(Refusal.ADDRESS_INVALID, str(error)) from error
         return Envelope(wire_address(letter.sender.address), recipient, write(letter))
 
-    def _pause(self, claimed: Claimed, error: Unavailable) -> float:
+    def _unavailable(self, claimed: Claimed, error: Unavailable) -> Later | Held:
+        if error.reason in _BEFORE_MAIL and not error.perhaps:
+            return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
+        pause = self._pause(claimed, error.retry_after)
+        return Later(pause, error.reason, error.detail, error.perhaps)
+
+    def _refused(self, claimed: Claimed, error: Refused) -> Later | Dead:
+        """A refusal of our own address is rarely the mail's fault: it is tried again, with the next ones."""
+        if error.reason is Refusal.SENDER_REFUSED:
+            return Later(self._pause(claimed, None), error.reason, error.detail, met=Met.SENDER_REFUSED)
+        met = Met.NOT if error.reason is Refusal.ADDRESS_INVALID else Met.LET_IN
+        return Dead(error.reason, error.detail, met)
+
+    def _pause(self, claimed: Claimed, hint: float | None) -> float:
         """Never beyond the mail's deadline: half of the time that is left, but no hammering at its end."""
-        pause = pause_before(
-            claimed.attempts, error.retry_after, self._jitter(), self._first_pause, self._longest_pause
-        )
+        pause = pause_before(claimed.attempts, hint, self._jitter(), self._first_pause, self._longest_pause)
         end = deadline(claimed)
         if end is None:
             return pause

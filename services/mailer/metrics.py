@@ -6,6 +6,7 @@ from services.mailer.errors import Refusal, Trouble
 from services.mailer.wanted import TooLate, Unwanted
 from shared.claimed import Claimed
 from shared.mail import Delivered, NoticeKind, Verdict
+from shared.relay import RelayState
 
 CLAIM_LOST = "claim_lost"
 """Reason of a mail that was kept back at the last moment."""
@@ -15,10 +16,14 @@ _WORKER = ("malformed", "internal_error", "poison")
 
 _REASONS: dict[str, tuple[str, ...]] = {
     "delivered": ("accepted",),
-    "later": (*Trouble, CLAIM_LOST),
+    "later": (*Trouble, Refusal.SENDER_REFUSED, CLAIM_LOST),
+    "held": tuple(Trouble),
     "dropped": tuple(Unwanted),
     "dead": (*Refusal, *TooLate, *_WORKER),
 }
+
+_HELD = (*Trouble, Refusal.SENDER_REFUSED)
+"""Reasons for which all mails wait."""
 
 _MINUTE, _HOUR = 60.0, 3600.0
 _FROM_5_MS_TO_A_DAY = (
@@ -66,6 +71,22 @@ class Metrics:
         self._redis_failures = Counter(
             "access_mail_mailer_redis_failures", "Times that Redis did not do its part", registry=registry
         )
+        self._relay_held = Gauge(
+            "access_mail_mailer_relay_held",
+            "1 while all mails wait because the relay turns everybody away, by its reason",
+            ["reason"],
+            registry=registry,
+        )
+        self._relay_changed = Gauge(
+            "access_mail_mailer_relay_changed_timestamp_seconds",
+            "When the relay last began to turn everybody away, or to let us in again",
+            registry=registry,
+        )
+        self._relay_probes = Counter(
+            "access_mail_mailer_relay_probes", "Mails that tried whether a held relay lets us in", registry=registry
+        )
+        for reason in _HELD:
+            self._relay_held.labels(reason)
         for outcome, reasons in _REASONS.items():
             for reason in reasons:
                 self._mails.labels(outcome, reason)
@@ -100,6 +121,16 @@ class Metrics:
     def recovered(self, jobs: int) -> None:
         """Count jobs that dead or stock workers had left."""
         self._recovered.inc(jobs)
+
+    def relay_seen(self, state: RelayState) -> None:
+        """Note whether the relay is held, and since when it is not or is."""
+        for reason in _HELD:
+            self._relay_held.labels(reason).set(reason == state.held)
+        self._relay_changed.set(state.changed)
+
+    def relay_probed(self) -> None:
+        """Count a mail that tries whether a held relay lets us in again."""
+        self._relay_probes.inc()
 
     def redis_failed(self) -> None:
         """Count a time that Redis did not do its part."""

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from shared.claimed import Claimed
 from shared.mail import Dead, Dropped, Verdict
+from shared.relay import RelayState
 
 
 class Delivery(Protocol):
@@ -34,6 +35,12 @@ class WorkerMetrics(Protocol):
 
     def claims_lost(self, jobs: int) -> None:
         """Count mails whose claim was lost while they were in hand."""
+
+    def relay_seen(self, state: RelayState) -> None:
+        """Note whether the relay is held, and since when it is not or is."""
+
+    def relay_probed(self) -> None:
+        """Count a mail that tries whether a held relay lets us in again."""
 
     def redis_failed(self) -> None:
         """Count a time that Redis did not do its part."""

@@ -32,6 +32,7 @@ class Mailer:
             connect_async(settings.redis, "mailer"),
             mailroom,
             metrics,
+            relay=configuration.relay_terms,
             capacity=configuration.mailer.connections,
         )
         return cls(worker, mailroom)

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from services.mailer.mime import Mailbox, wire_address
 from shared.addresses import message_id_domain, parse_sender
+from shared.relay import RelayTerms
 from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings, read_secret
 
 
@@ -20,6 +21,18 @@ class MailerConfiguration:
     message_id_domain: str
     """Of threads whose request's memory names none."""
     mailer: MailerSettings
+
+    @property
+    def relay_terms(self) -> RelayTerms:
+        """What all mailers share of the relay."""
+        relay = self.relay
+        return RelayTerms(
+            name=f"{relay.host}:{relay.port}".lower() if isinstance(relay, SmtpSettings) else relay.domain.lower(),
+            first_probe=self.mailer.first_probe.total_seconds(),
+            longest_probe=self.mailer.longest_probe.total_seconds(),
+            mails_per_second=self.mailer.mails_per_second,
+            connections=self.mailer.connections_of_all,
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

@@ -21,6 +21,7 @@ from rq.worker import WorkerStatus
 from services.mailer.in_hand import Hands, InHand
 from services.mailer.persistence import Persistence
 from services.mailer.registration import RegisteredWorker
+from services.mailer.relay_watch import RelayWatch
 from services.mailer.seam import Delivery, WorkerMetrics
 from services.mailer.upkeep import Upkeep
 from shared.claimed import Claimed
@@ -28,6 +29,7 @@ from shared.mail import Dead
 from shared.mail_queue.mailer_end import BATCH, Claims, MailerEnd, Malformed, Settlement
 from shared.pulse import Pulse
 from shared.redis_trouble import RedisTrouble
+from shared.relay import RelayTerms
 from shared.tasks import Crew, end
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,21 @@ class MailWorker(RegisteredWorker):
     """Sends the mails of the queue, at most `capacity` at a time."""
 
     def __init__(
-        self, redis: Redis, mails: AsyncRedis, delivery: Delivery, metrics: WorkerMetrics, capacity: int
+        self,
+        redis: Redis,
+        mails: AsyncRedis,
+        delivery: Delivery,
+        metrics: WorkerMetrics,
+        *,
+        relay: RelayTerms,
+        capacity: int,
     ) -> None:
         """`redis` is RQ's own connection, `mails` the one for the scripts."""
         super().__init__(redis)
-        self._end = MailerEnd(mails, redis, worker=self.name, worker_key=self.key, executions_key=self.executions_key)
+        self._end = MailerEnd(
+            mails, redis, relay, worker=self.name, worker_key=self.key, executions_key=self.executions_key
+        )
+        self._relay = RelayWatch(metrics)
         self._delivery = delivery
         self._metrics = metrics
         self._hands = Hands(capacity)
@@ -123,23 +135,27 @@ class MailWorker(RegisteredWorker):
         worked = False
         while not self._stops:
             self.pulse.turns(CLAIM)
+            self._woken.clear()
             if self._hands.room <= 0:
-                await self._wait_for_room()
+                await self._rest(IDLE_SECONDS)
                 continue
             answer = await self._unless_stopped(CLAIM, partial(self._ask_for, self._hands.room))
             if answer is None:
                 break
             asked_at, claims = answer
             self._metrics.claimed(len(claims.jobs))
+            self._relay.sees(claims)
             for job in claims.jobs:
                 self._take(crew, job, asked_at)
             for job_id in claims.poison:
                 log.error("mail %s is a dead letter: its workers died too often in a row", job_id)
                 self._metrics.settled(Dead("poison"), None, time.time())
             worked = worked or bool(claims.jobs)
-            if not claims.jobs and burst and not self._hands:
+            if burst and not claims.jobs and not self._hands and (claims.relay.held or not claims.pause):
                 break
-            if not claims.jobs:
+            if not claims.jobs and claims.pause:
+                await self._rest(min(claims.pause, IDLE_SECONDS))
+            elif not claims.jobs:
                 await self._try_to_wait()
         return worked
 
@@ -168,12 +184,11 @@ class MailWorker(RegisteredWorker):
             verdict = held.unwanted
         self._is_done(Settlement(job.mail.id, job.execution, job.now, verdict), job)
 
-    async def _wait_for_room(self) -> None:
-        self._woken.clear()
-        if not self._stops and self._hands.room <= 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await self._woken.wait()
+    async def _rest(self, seconds: float) -> None:
+        """Until something was settled, or the worker is to stop; or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
 
     async def _try_to_wait(self) -> None:
         """Once, then back to claiming: a full Redis refuses to wait, and only mails that leave make room."""

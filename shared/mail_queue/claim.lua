@@ -1,19 +1,24 @@
 -- Takes up to n jobs from the queue into this worker's hands, with all that their delivery needs.
 --
--- KEYS  9 the worker · 10 the worker's executions · 11 RQ's switch that suspends all workers
+-- KEYS  9 the worker · 10 the worker's executions · 11 the relay · 12 RQ's switch that suspends all workers
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
---       from 13 on: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests, buried}: a job is {id, execution, data, attempts, first tried, revived, outcome of its own
+--       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
+--       from 15 on: a fresh execution id for each job that may be taken
+-- Gives {now, jobs, requests, buried, pause, is a probe, reason for which the relay is held, detail, when that changed}.
+-- A job is {id, execution, data, attempts, first tried, revived, outcome of its own
 -- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
 -- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
--- too often. Values that do not exist are ''.
-local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 3]
+-- too often; pause: seconds until it is worth while to ask again though the queue has jobs, 0 if it has none. Values
+-- that do not exist are ''.
+local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 4]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local pace, most_in_flight = tonumber(ARGV[13]), tonumber(ARGV[14])
 local now = clock()
 local jobs, requests, asked, buried = {}, {}, {}, {}
 local is_full = false
 local SUSPECT_DEATHS = 2
+local POLL_SECONDS = 0.1
 
 -- Its place in the thread. A replayed letter may find others before it: then it waits for its turn.
 local function is_head(id, thread)
@@ -122,22 +127,71 @@ local function claim(id, execution)
         suspect and '1' or ''})
 end
 
+-- How many mails the pace allows: it saves up a tenth of a second's, one at least.
+local function tokens_of(relay)
+    local tokens, filled = tonumber(relay.tokens or '1'), tonumber(relay.filled or seconds(now))
+    return math.min(math.max(1, pace / 10), tokens + (now - filled) * pace)
+end
+
+-- How many jobs may be taken, seconds until more may, and whether the first is a probe.
+local function allowance(relay)
+    if relay.state == 'open' then
+        local is_probing = relay.probe and redis.call('ZSCORE', CLAIMS, relay.probe) and now < tonumber(relay.probe_until)
+        if is_probing or now < tonumber(relay.probe_at) then
+            return 0, is_probing and POLL_SECONDS or tonumber(relay.probe_at) - now, false
+        end
+        return 1, POLL_SECONDS, true
+    end
+    local most, wait = #ARGV - 14, POLL_SECONDS
+    for _, bound in ipairs({window_of(relay, now) or 0, most_in_flight}) do
+        if bound > 0 then
+            most = math.min(most, bound - redis.call('ZCOUNT', CLAIMS, now, '+inf'))
+        end
+    end
+    if pace > 0 then
+        local tokens = tokens_of(relay)
+        most = math.min(most, math.floor(tokens))
+        wait = math.max(POLL_SECONDS / 2, (1 - tokens) / pace)
+    end
+    return most, wait, false
+end
+
+local function note_taken(relay, is_probe)
+    redis.call('EXPIRE', worker_executions, life * 4)
+    if redis.call('EXISTS', worker_key) == 1 then
+        redis.call('HSET', worker_key, 'state', 'busy')
+    end
+    if is_probe then
+        redis.call('HSET', RELAY, 'probe', entry_of(jobs[1][1], jobs[1][2]), 'probe_until', now + PROBE_SECONDS)
+    elseif not relay.changed then
+        redis.call('HSET', RELAY, 'state', 'closed', 'changed', seconds(now), 'window', 1)
+    end
+    if pace > 0 then
+        redis.call('HSET', RELAY, 'tokens', tokens_of(relay) - #jobs, 'filled', seconds(now))
+    end
+    redis.call('EXPIRE', RELAY, DAY)
+end
+
+local relay = read_relay()
+local pause, is_probe = 0, false
 if redis.call('EXISTS', suspended) == 0 then
-    for position = 13, #ARGV do
+    local most
+    most, pause, is_probe = allowance(relay)
+    local position = 15
+    while position <= #ARGV and #jobs < most and not is_full do
         local id = redis.call('LPOP', QUEUE)
         if not id then
             break
         end
         claim(id, ARGV[position])
-        if is_full then
-            break
-        end
+        position = position + 1
     end
     if #jobs > 0 then
-        redis.call('EXPIRE', worker_executions, life * 4)
-        if redis.call('EXISTS', worker_key) == 1 then
-            redis.call('HSET', worker_key, 'state', 'busy')
-        end
+        note_taken(relay, is_probe)
+    end
+    if redis.call('LLEN', QUEUE) == 0 then
+        pause = 0
     end
 end
-return {seconds(now), jobs, requests, buried}
+return {seconds(now), jobs, requests, buried, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
+    relay.state == 'open' and relay.reason or '', relay.detail or '', relay.changed or ''}

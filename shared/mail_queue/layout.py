@@ -36,6 +36,8 @@ DESCRIPTION = "a mail: run `access-mail start --service mailer`, not `rq worker`
 TIMEOUT_SECONDS = 180
 """RQ's default. Our mailers have deadlines of their own."""
 
+SCRIPTS_OF_THE_RELAY = ("claim", "settle")
+
 LARGEST_DATA = 1_000_000
 """Octets of a job's data that we are ready to unpack: ours have a few hundred."""
 
@@ -50,9 +52,10 @@ def rq_queue(redis: Redis) -> Queue:
 
 
 def script_source(name: str) -> str:
-    """One script with what stands before all of them."""
+    """One script with what stands before all of them, and before those that look at the relay."""
     folder = resources.files(__package__)
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    parts = ("common", "relay", name) if name in SCRIPTS_OF_THE_RELAY else ("common", name)
+    return "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
 def common_keys(redis: Redis) -> list[str]:

@@ -12,7 +12,7 @@ from rq.suspension import WORKERS_SUSPENDED
 
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Dropped, Later, Outcome, Receipt, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Outcome, Receipt, Verdict
 from shared.mail_queue.layout import (
     Argument,
     MalformedJobError,
@@ -26,6 +26,7 @@ from shared.mail_queue.layout import (
     script_source,
 )
 from shared.memory import RequestFacts
+from shared.relay import RelayState, RelayTerms
 
 CLAIM_SECONDS = 30.0
 GAP_SECONDS = CLAIM_SECONDS / 2
@@ -54,6 +55,12 @@ class Claims:
     jobs: Sequence[Claimed | Malformed]
     poison: Sequence[str]
     """Ids of jobs whose workers have died too often in a row: dead letters now."""
+    pause: float
+    """Seconds until it is worth while to ask again although there are jobs; 0: there are none."""
+    is_probe: bool
+    """The relay is held, and the one job shall find out whether it still turns everybody away."""
+    relay: RelayState
+    """As it was before this claim."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,13 @@ class Settlement:
 class MailerEnd:
     """Works on an asyncio connection. Every method raises `redis.exceptions.RedisError`."""
 
-    def __init__(self, redis: AsyncRedis, layout: Redis, *, worker: str, worker_key: str, executions_key: str) -> None:
+    def __init__(
+        self, redis: AsyncRedis, layout: Redis, relay: RelayTerms, *, worker: str, worker_key: str, executions_key: str
+    ) -> None:
         """`layout` is RQ's own synchronous connection, from which RQ's key names are taken."""
         self._redis = redis
+        self._relay = relay
+        self._relay_key = keys.relay(relay.name)
         self._worker = worker
         self._worker_keys = [worker_key, executions_key]
         self._keys = common_keys(layout)
@@ -92,12 +103,20 @@ class MailerEnd:
 
     async def claim(self, executions: Sequence[str]) -> Claims:
         """Take at most one job for each of these fresh execution ids."""
-        header: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
-        now, jobs, requests, buried = await self._run(
-            "claim", [*self._worker_keys, WORKERS_SUSPENDED], [*header, *executions]
+        worker: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
+        relay: list[Argument] = [self._relay.mails_per_second or 0, self._relay.connections or 0]
+        now, jobs, requests, buried, pause, is_probe, *state = await self._run(
+            "claim", [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED], [*worker, *relay, *executions]
         )
         facts = {key: _facts(text) for key, text in requests}
-        return Claims([_claimed(row, float(now), facts) for row in jobs], [id_.decode() for id_ in buried])
+        reason, detail, changed = (text.decode() for text in state)
+        return Claims(
+            jobs=[_claimed(row, float(now), facts) for row in jobs],
+            poison=[id_.decode() for id_ in buried],
+            pause=float(pause),
+            is_probe=bool(is_probe),
+            relay=RelayState(reason or None, detail, float(changed or 0)),
+        )
 
     async def wait_for_work(self, seconds: int) -> None:
         """Return when the queue has a job, or after this time.
@@ -144,8 +163,10 @@ class MailerEnd:
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Write what became of these jobs; gives the number of those whose claim was lost."""
         rows = [_settlement_row(settlement) for settlement in settlements]
-        arguments = [self._worker, as_rq_time(time.time()), *flat(rows)]
-        return int(await self._run("settle", self._worker_keys, arguments))
+        worker: list[Argument] = [self._worker, as_rq_time(time.time())]
+        relay: list[Argument] = [self._relay.first_probe, self._relay.longest_probe]
+        arguments = [*worker, *relay, *flat(rows)]
+        return int(await self._run("settle", [*self._worker_keys, self._relay_key], arguments))
 
     async def release(self, held: Sequence[tuple[str, str, bool]]) -> int:
         """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue; gives how many."""
@@ -230,24 +251,17 @@ def _claimed(
 
 def _settlement_row(settlement: Settlement) -> list[Argument]:
     verdict = settlement.verdict
-    outcome, reason, detail, pause, perhaps, exc_string = "", "", "", 0.0, "0", ""
+    outcome, reason, detail, pause, perhaps, exc_string, met = "", "", "", 0.0, False, "", Met.NOT
     match verdict:
         case Delivered(answer):
-            outcome, detail = "delivered", answer
-        case Later(pause, reason, detail):
-            outcome, perhaps = "later", "1" if verdict.perhaps else "0"
+            outcome, detail, met = "delivered", answer, Met.LET_IN
+        case Later(pause, reason, detail, perhaps, met):
+            outcome = "later"
+        case Held(reason, detail, pause):
+            outcome, met = "held", Met.TURNED_AWAY
         case Dropped(reason):
             outcome = "dropped"
-        case Dead(reason, detail):
+        case Dead(reason, detail, met):
             outcome, exc_string = "dead", as_exc_string(f"{reason}: {detail}" if detail else str(reason))
-    row: list[Argument] = [
-        settlement.id,
-        settlement.execution,
-        outcome,
-        str(reason),
-        detail,
-        pause,
-        perhaps,
-        exc_string,
-    ]
-    return [*row, settlement.claimed_at]
+    row: list[Argument] = [settlement.id, settlement.execution, outcome, str(reason), detail, pause]
+    return [*row, "1" if perhaps else "0", exc_string, met.value, settlement.claimed_at]

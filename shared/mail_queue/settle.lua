@@ -1,33 +1,92 @@
 -- What became of claimed mails: the receipt in any case; RQ's state and the thread only where the claim still holds.
 --
--- KEYS  9 the worker · 10 the worker's executions
--- ARGV  8 name of the worker · 9 time as RQ writes it
---       then for each mail: id · execution · outcome (delivered, later, dropped, dead) · reason · detail
---       · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one · started at
+-- KEYS  9 the worker · 10 the worker's executions · 11 the relay
+-- ARGV  8 name of the worker · 9 time as RQ writes it · 10 first and 11 longest pause in seconds between probes
+--       then for each mail, in the order of taking: id · execution · outcome (delivered, later, held, dropped, dead)
+--       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
+--       · how the relay has met it ('in': it let us in, 'sender': it refused ours, 'away': it turned us away, '') · when
+--       it was claimed
 -- Gives the number of mails whose claim was lost.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
-local worker, iso = ARGV[8], ARGV[9]
+local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local now = clock()
 local lost, succeeded, failed, worked = 0, 0, 0, 0
+local held = {}
 
 local function try_later(id, pause, perhaps, attempts, started)
     redis.call('ZREM', FAILED, id)  -- where a stale write of RQ's may have put it
     redis.call('PERSIST', JOB .. id)
     redis.call('HSET', JOB .. id, 'status', 'scheduled', 'claim', '', 'deaths', '0', 'perhaps', perhaps,
         'attempts', attempts, 'number_of_retries', attempts, 'ended_at', iso)
-    redis.call('HSETNX', JOB .. id, 'first_tried', started)
+    if started then
+        redis.call('HSETNX', JOB .. id, 'first_tried', started)
+    end
     redis.call('ZADD', SCHEDULED, math.ceil(now + pause), id)
 end
 
-local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, started)
+-- Three different mails whose sender was refused, and nothing else between them: no mail is at fault.
+local function is_refused_in_a_row(relay, id)
+    local refused, number = relay.refused or '', 0
+    if not string.find(refused, id .. ' ', 1, true) then
+        refused = refused .. id .. ' '
+        redis.call('HSET', RELAY, 'refused', refused)
+    end
+    for _ in string.gmatch(refused, ' ') do
+        number = number + 1
+    end
+    return number >= REFUSALS_THAT_OPEN
+end
+
+local function let_in(relay, is_probe)
+    if relay.state == 'open' then
+        if is_probe then
+            release_relay(now)
+        end
+        return
+    end
+    if relay.refused then
+        redis.call('HDEL', RELAY, 'refused')
+    end
+    local window = tonumber(relay.window or '0')
+    if window > 0 then
+        redis.call('HSET', RELAY, 'window', window < LARGE_WINDOW and window + 1 or 0)
+    end
+end
+
+-- What a mail tells about the relay. Gives whether the mail is to wait with all others until the relay lets a probe in.
+local function meet(id, execution, met, reason, detail, hint, claimed_at)
+    local relay = read_relay()
+    local is_probe = relay.probe == entry_of(id, execution)
+    if is_probe then
+        redis.call('HDEL', RELAY, 'probe', 'probe_until')
+    end
+    if met == 'in' then
+        let_in(relay, is_probe)
+    end
+    local is_away = met == 'away' or (met == 'sender' and (is_probe or is_refused_in_a_row(relay, id)))
+    if not is_away then
+        return false
+    end
+    -- What was begun before a probe was let in, or beside it, tells nothing new.
+    local is_news = relay.state ~= 'open' and tonumber(claimed_at) >= tonumber(relay.changed or '0')
+    if is_probe or is_news then
+        hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
+    end
+    return true
+end
+
+local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
     local mine = holds(id, execution)
     local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status')
-    local attempts = tonumber(job[2] or '0') + 1
+    local attempts = tonumber(job[2] or '0') + ((outcome == 'later' and met == '') and 0 or 1)
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
     -- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that
     -- mails leave the queue, which makes room.
     end_execution(id, execution)
     redis.call('SREM', worker_executions, entry_of(id, execution))
+    if meet(id, execution, met, reason, detail, tonumber(pause), started) then
+        outcome = 'held'
+    end
     if outcome == 'delivered' then
         write_receipt(id, 'delivered', perhaps, '', detail, attempts)
         if not mine and redis.call('ZSCORE', FAILED, id) then
@@ -44,9 +103,13 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     elseif job[4] == 'canceled' then
         outcome, reason, detail = 'dropped', 'canceled', ''
     end
+    if outcome == 'held' then
+        held[#held + 1] = {id, perhaps}
+        return
+    end
     if outcome == 'later' then
         failed = failed + 1
-        return try_later(id, tonumber(pause), perhaps, attempts, started)
+        return try_later(id, tonumber(pause), perhaps, attempts, met ~= '' and started)
     end
     if outcome == 'dead' then
         failed = failed + 1
@@ -59,11 +122,14 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     next_of_thread(id, job[3] or '', iso)
 end
 
-local position = 10
+local position = 12
 while ARGV[position] do
     settle(ARGV[position], ARGV[position + 1], ARGV[position + 2], ARGV[position + 3], ARGV[position + 4],
-        ARGV[position + 5], ARGV[position + 6], ARGV[position + 7], ARGV[position + 8])
-    position = position + 9
+        ARGV[position + 5], ARGV[position + 6], ARGV[position + 7], ARGV[position + 8], ARGV[position + 9])
+    position = position + 10
+end
+for i = #held, 1, -1 do
+    put_back(held[i][1], held[i][2], iso)
 end
 if redis.call('EXISTS', worker_key) == 1 then
     redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded)

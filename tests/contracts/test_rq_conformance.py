@@ -28,6 +28,7 @@ from shared.mail_queue.router_end import Commit, RouterEnd
 from shared.memory import RequestMemory
 from tests.contracts import stock_jobs
 from tests.counting import CountingMetrics
+from tests.queueing import RELAY
 
 OWN_FIELDS = {"thread", "request", "claim", "deaths", "attempts", "first_tried", "perhaps", "revived"}
 NO_JSON = "result"
@@ -73,7 +74,8 @@ class Verdicts:
 
 
 def run_ours(redis: Redis, url: str) -> None:
-    MailWorker(redis, AsyncRedis.from_url(url), Verdicts(), CountingMetrics(), capacity=3).work(burst=True)
+    mails = AsyncRedis.from_url(url)
+    MailWorker(redis, mails, Verdicts(), CountingMetrics(), relay=RELAY, capacity=3).work(burst=True)
 
 
 def put_stock(redis: Redis) -> None:

@@ -15,7 +15,7 @@ from services.mailer.metrics import Metrics
 from services.mailer.mime import Mailbox as Sender
 from services.mailer.settings import MailerConfiguration
 from shared.events import RequestState
-from shared.mail import Dead, Delivered, Dropped, Later, Outcome, Receipt, Recipient, Verdict, Why
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Outcome, Receipt, Recipient, Verdict, Why
 from shared.settings import Settings, SettingsError
 from simulators.mailbox import Mailbox, Rule
 from simulators.mailgun import Mailgun
@@ -107,6 +107,14 @@ async def test_a_refusal_is_a_dead_letter_with_the_relays_answer(mailbox: Mailbo
         assert await room.deliver(claimed(), held) == Dead("recipient_refused", "550 5.1.1 no such user")
 
 
+async def test_a_refusal_of_our_own_address_is_no_dead_letter(mailbox: Mailbox, registry: CollectorRegistry) -> None:
+    mailbox.rules = [Rule("mail", "550 5.7.1 sender not allowed")]
+    async with mailroom(registry, smtp=smtp(mailbox)) as room:
+        verdict = await room.deliver(claimed(), held)
+    assert isinstance(verdict, Later)
+    assert (verdict.reason, verdict.met) == ("sender_refused", Met.SENDER_REFUSED)
+
+
 @pytest.mark.parametrize("address", ["bob", "b" * 260 + "@example.com", "bob@" + "ü" * 70 + ".example"])
 async def test_an_address_that_is_none_is_a_dead_letter(
     mailbox: Mailbox, registry: CollectorRegistry, address: str
@@ -150,8 +158,8 @@ async def test_a_relay_that_is_down_makes_no_dead_letter(mailbox: Mailbox, regis
         await mailbox.stop()
         verdict = await room.deliver(claimed(), held)
         await mailbox.start()
-        assert isinstance(verdict, Later)
-        assert (verdict.reason, verdict.perhaps) == ("connect", False)
+        assert isinstance(verdict, Held)
+        assert verdict.reason == "connect"
         assert await room.deliver(claimed(), held) == Delivered("250 2.0.0 OK: mail 1")
 
 

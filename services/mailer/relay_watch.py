@@ -1,0 +1,35 @@
+"""What all mailers know of the relay together: said once when it changes, and measured."""
+
+import logging
+
+from services.mailer.seam import WorkerMetrics
+from shared.mail_queue.mailer_end import Claims
+from shared.relay import RelayState
+
+log = logging.getLogger(__name__)
+
+
+class RelayWatch:
+    """Told of each claim."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+        self._last = RelayState()
+
+    def sees(self, claims: Claims) -> None:
+        """The relay as this claim has found it."""
+        state = claims.relay
+        if claims.is_probe:
+            self._metrics.relay_probed()
+        if state == self._last:
+            return
+        self._metrics.relay_seen(state)
+        if state.held is not None and self._last.held is None:
+            log.error(
+                "the relay is held (%s: %s): all mails wait and none is lost, one at a time tries it again",
+                state.held,
+                state.detail,
+            )
+        if state.held is None and self._last.held is not None:
+            log.info("the relay lets us in again")
+        self._last = state

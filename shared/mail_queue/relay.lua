@@ -1,0 +1,53 @@
+-- Stands before `claim.lua` and `settle.lua`: the relay as all mailers see it together, a breaker and a pace.
+--
+-- The hash RELAY: state ('open': held, nobody sends but one probe at a time; 'closed') · changed: when it did last ·
+-- reason, detail: why it is held · wait: seconds before a probe, doubling · probe_at: when the next may go · probe:
+-- claim of the mail that probes · probe_until: when it counts no more · window: most mails in flight, until it is
+-- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row whose
+-- sender was refused. Without the hash nobody has met the relay lately, and one mail goes first.
+local RELAY = KEYS[OWN_KEYS + 3]
+local DAY = 86400
+local PROBE_SECONDS = 60
+local SLOW_START_SECONDS, LARGE_WINDOW = 10, 256
+local REFUSALS_THAT_OPEN = 3
+
+-- A relay that has turned everybody away, or that nobody has met lately, is given few mails at first, then twice as
+-- many in each round; not for long, lest mails that take their time hold up all others.
+local function window_of(relay, now)
+    if not relay.changed then
+        return 1
+    end
+    local window = tonumber(relay.window or '0')
+    return window > 0 and now - tonumber(relay.changed) < SLOW_START_SECONDS and window or nil
+end
+
+local function read_relay()
+    local names = {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
+        'refused', 'reason', 'detail'}
+    local values = redis.call('HMGET', RELAY, unpack(names))
+    local relay = {}
+    for i, name in ipairs(names) do
+        relay[name] = values[i] or nil
+    end
+    return relay
+end
+
+local function hold_relay(relay, now, reason, detail, hint, first, longest)
+    local wait = first
+    local is_again = relay.state == 'open' or (relay.wait and now - tonumber(relay.changed) < 2 * tonumber(relay.wait))
+    if is_again and relay.wait then
+        wait = math.min(longest, 2 * tonumber(relay.wait))
+    end
+    redis.call('HSET', RELAY, 'state', 'open', 'reason', reason, 'detail', detail, 'wait', wait,
+        'probe_at', seconds(now + math.max(wait, hint)))
+    if relay.state ~= 'open' then
+        redis.call('HSET', RELAY, 'changed', seconds(now))
+    end
+    redis.call('HDEL', RELAY, 'refused')
+    redis.call('EXPIRE', RELAY, DAY)
+end
+
+local function release_relay(now)
+    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused')
+    redis.call('HSET', RELAY, 'state', 'closed', 'changed', seconds(now), 'window', 2)
+end
