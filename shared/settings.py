@@ -173,10 +173,10 @@ class MailerSettings(ProbeSettings):
     )
     longest_probe: Duration = Field(timedelta(minutes=2), description="pauses before such probes double up to this one")
     mails_per_second: float | None = Field(
-        None, gt=0, le=100_000, description="most mails a second to the relay, over all mailers", examples=["10"]
+        None, gt=0, le=100_000, description="most mails a second to the relay, over all mailers"
     )
     connections_of_all: int | None = Field(
-        None, ge=1, description="most connections to the relay at once, over all mailers", examples=["50"]
+        None, ge=1, description="most connections to the relay at once, over all mailers"
     )
 
 

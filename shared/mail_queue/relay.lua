@@ -8,7 +8,7 @@
 local RELAY = KEYS[OWN_KEYS + 3]
 local DAY = 86400
 local PROBE_SECONDS = 60
-local SLOW_START_SECONDS, LARGE_WINDOW = 10, 256
+local SLOW_START_SECONDS, LARGE_WINDOW = 5, 256
 local REFUSALS_THAT_OPEN = 3
 
 -- A relay that has turned everybody away, or that nobody has met lately, is given few mails at first, then twice as
