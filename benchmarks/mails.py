@@ -174,7 +174,7 @@ class Contender:
 def fill_ours(redis: Redis, race: Race, _: dict[str, str]) -> None:
     """As the router does."""
     EventReader(redis, "benchmark").open()
-    end = RouterEnd(redis, GROUP)
+    end = RouterEnd(redis, GROUP, "benchmark")
     batch = []
     for number, one in enumerate(request_ids(race.mails), start=1):
         memories = RequestMemory(facts=facts(one), told=tuple(mail.recipient for mail in mails(one)))

@@ -2,12 +2,11 @@
 
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 
 from console.dead_commands import dead
 from shared import keys
@@ -28,13 +27,6 @@ REFUSED = Dead("recipient_refused", "550 5.1.1 no such user\nevil: line")
 def run(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("ACCESS_MAIL__REDIS__URL", redis_url)
     return lambda *arguments: CliRunner().invoke(dead, arguments)
-
-
-@pytest.fixture
-async def end(redis: Redis, redis_url: str) -> AsyncIterator[MailerEnd]:
-    async with AsyncRedis.from_url(redis_url) as connection:
-        key = "rq:worker:w1"
-        yield MailerEnd(connection, redis, worker="w1", worker_key=key, executions_key=f"{key}:executions")
 
 
 async def claimed(end: MailerEnd) -> list[Claimed]:
