@@ -57,6 +57,10 @@ test: setup ## all tests but those of `make stack`: about seven minutes
 stack: setup ## the image and `docker compose up` on a container engine, with stand-ins for images that are not here
 	$(BIN)/python -m pytest tests/stack
 
+.PHONY: long
+long: setup ## the promises under failure with very many mails: a quarter of an hour
+	$(BIN)/python -m pytest tests/long/storms.py tests/long/outages.py
+
 .PHONY: quick
 quick: setup ## the tests that need no processes: half a minute
 	$(BIN)/python -m pytest tests/unit tests/laws tests/contracts tests/house

@@ -22,6 +22,8 @@ SERVICES: tuple[ServiceName, ...] = ("watcher", "router", "mailer")
 PEOPLE = ("ann@example.com", "bob@example.com", "eve@example.com")
 STARTING = re.compile(r"INFO \w+: starting, .* probes on (\S+)")
 READY = re.compile(r"INFO \w+: ready, probes on (\S+)")
+BUSY_SECONDS = 60
+"""How long a process may take to start on a machine that does much else."""
 REQUEST_ID_LENGTH = 36
 ADDRESS_HASH_LENGTH = 12
 
@@ -48,7 +50,8 @@ class Service:
 
     async def said(self, pattern: re.Pattern[str]) -> re.Match[str]:
         """Wait for a line in which the pattern is found."""
-        await wait_until(lambda: pattern.search(self.log) or self._running.process.poll() is not None, pattern.pattern)
+        is_over = self._running.process.poll
+        await wait_until(lambda: pattern.search(self.log) or is_over() is not None, pattern.pattern, BUSY_SECONDS)
         found = pattern.search(self.log)
         assert found, f"it ended without {pattern.pattern!r}, but with:\n{self.log}"
         return found

@@ -1,0 +1,1 @@
+"""The promises under failure with very many mails: `make long`."""
