@@ -21,6 +21,7 @@ from shared.mail_queue.mailer_end import MailerEnd, Settlement
 from shared.settings import RedisSettings
 from shared.stream_backlog import stream_backlog
 from tests.mails import BOB, mail, put
+from tests.queueing import known_relay, mailer_end
 
 STATES = ("queued", "started", "scheduled", "deferred", "failed")
 
@@ -57,9 +58,8 @@ async def test_jobs_are_counted_by_state(registry: CollectorRegistry, redis: Red
         put(redis, [mail("requested", request_id=f"r{number}")])
     put(redis, [mail(notice, request_id="last") for notice in ("requested", *(f"reviewed-{n}" for n in range(1, 5)))])
     async with AsyncRedis.from_url(redis_url) as connection:
-        end = MailerEnd(
-            connection, redis, worker="w1", worker_key="rq:worker:w1", executions_key="rq:worker:w1:executions"
-        )
+        known_relay(redis)
+        end = mailer_end(connection, redis, "w1")
         await settle(end, Dead("recipient_refused", "550 no"))
         for _ in range(2):
             await settle(end, Later(60, "temporary", "451 later"))
