@@ -21,6 +21,8 @@ class Claimed:
     """When the first of them began."""
     revived: bool
     """An operator brought it back from the dead letters: age is no reason against it."""
+    perhaps: bool
+    """The relay may have taken it in an earlier attempt whose answer was lost."""
     receipt: Receipt | None
     """What the ledger knows of this very mail."""
     announced: bool

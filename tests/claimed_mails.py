@@ -57,6 +57,7 @@ def claimed(notice: str = "requested", known: RequestFacts | None = FACTS, **dif
         "attempts": 0,
         "first_tried": None,
         "revived": False,
+        "perhaps": False,
         "receipt": None,
         "announced": notice != "requested",
         "is_suspect": False,

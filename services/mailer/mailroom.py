@@ -99,7 +99,7 @@ class Mailroom:
         if error.reason is Refusal.SENDER_REFUSED:
             return Later(self._pause(claimed, None), error.reason, error.detail, met=Met.SENDER_REFUSED)
         met = Met.NOT if error.reason is Refusal.ADDRESS_INVALID else Met.LET_IN
-        return Dead(error.reason, error.detail, met)
+        return Dead(error.reason, error.detail, met=met)
 
     def _pause(self, claimed: Claimed, hint: float | None) -> float:
         """Never beyond the mail's deadline: half of the time that is left, but no hammering at its end."""

@@ -6,7 +6,7 @@
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
 --       from 15 on: a fresh execution id for each job that may be taken
 -- Gives {now, jobs, requests, buried, pause, is a probe, reason for which the relay is held, detail, when that changed}.
--- A job is {id, execution, data, attempts, first tried, revived, outcome of its own
+-- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
 -- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
 -- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
 -- too often; pause: seconds until it is worth while to ask again though the queue has jobs, 0 if it has none. Values
@@ -50,7 +50,7 @@ local function facts_of(request)
 end
 
 local function take(id, execution, job)
-    local data, thread, request, attempts, first_tried, revived, suspect = unpack(job)
+    local data, thread, request, attempts, first_tried, revived, perhaps, suspect = unpack(job)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
         'worker_name', worker, 'claim', execution)
@@ -68,8 +68,8 @@ local function take(id, execution, job)
     end
     facts_of(request)
     local announced = thread ~= '' and is_announced(request, thread) or ''
-    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, outcome, announced, suspect,
-        request}
+    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, outcome, announced,
+        suspect, request}
 end
 
 local function claim(id, execution)
@@ -123,7 +123,7 @@ local function claim(id, execution)
         end
         return next_of_thread(id, thread, iso)
     end
-    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived,
+    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived, perhaps,
         suspect and '1' or ''})
 end
 

@@ -224,7 +224,7 @@ def _facts(text: bytes | None) -> RequestFacts | ValidationError | None:
 def _claimed(
     row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError | None]
 ) -> Claimed | Malformed:
-    id_, execution, data, attempts, first_tried, revived, own, announced, suspect, request = row
+    id_, execution, data, attempts, first_tried, revived, perhaps, own, announced, suspect, request = row
     known = facts.get(request)
     if isinstance(known, ValidationError):
         fault = "what is remembered of its request cannot be read by this version"
@@ -237,6 +237,7 @@ def _claimed(
             attempts=int(attempts),
             first_tried=float(first_tried) if first_tried else None,
             revived=revived == b"1",
+            perhaps=perhaps == b"1",
             receipt=_receipt(own),
             announced=announced == b"1",
             is_suspect=suspect == b"1",
@@ -255,13 +256,13 @@ def _settlement_row(settlement: Settlement) -> list[Argument]:
     match verdict:
         case Delivered(answer):
             outcome, detail, met = "delivered", answer, Met.LET_IN
-        case Later(pause, reason, detail, perhaps, met):
+        case Later(pause=pause, reason=reason, detail=detail, perhaps=perhaps, met=met):
             outcome = "later"
         case Held(reason, detail, pause):
             outcome, met = "held", Met.TURNED_AWAY
         case Dropped(reason):
             outcome = "dropped"
-        case Dead(reason, detail, met):
+        case Dead(reason=reason, detail=detail, met=met):
             outcome, exc_string = "dead", as_exc_string(f"{reason}: {detail}" if detail else str(reason))
     row: list[Argument] = [settlement.id, settlement.execution, outcome, str(reason), detail, pause]
     return [*row, "1" if perhaps else "0", exc_string, met.value, settlement.claimed_at]
