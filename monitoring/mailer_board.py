@@ -48,7 +48,7 @@ def mailer_board() -> str:
         "Access Mail: mailer",
         "Each mailer's throughput, what the relay answers, and what becomes of mails that are not delivered at once. "
         "The figures of the queue are the same from every copy, whichever mailers are chosen.",
-        [_now(), _throughput(), _relay(), _queue(), _undelivered(), _process()],
+        [_now(), _throughput(), _relay(), _held(), _queue(), _undelivered(), _process()],
         [instance],
     )
 
@@ -192,6 +192,30 @@ def _queue() -> Row:
                 width=4,
                 height=8,
                 mappings=[words(_0=("no answer", RED), _1=("answers", GREEN))],
+            ),
+        ],
+    )
+
+
+def _held() -> Row:
+    return Row(
+        "Held relay",
+        [
+            graph(
+                "Relay held, by reason",
+                "1: the relay turns everybody away, so all mails wait and none is lost. credentials: it refuses our "
+                "password or key. tls: its certificate, or ours. connect: it is down or cannot be reached. "
+                "sender_refused: it does not let us send as `delivery.sender`. Its words are in the log.",
+                Query(f"max by (reason) (access_mail_mailer_relay_held{{{CHOSEN}}})", "{{reason}}"),
+                width=12,
+                unit=COUNT,
+            ),
+            graph(
+                "Probes",
+                "While the relay is held one mail at a time tries it, less and less often. The first that is let in "
+                "ends the hold, and mails follow slowly at first.",
+                Query(per_minute("access_mail_mailer_relay_probes_total", CHOSEN), "probes"),
+                width=12,
             ),
         ],
     )

@@ -95,6 +95,8 @@ async def test_every_panel_has_something_to_show_while_nothing_happens_and_after
         Rule("rcpt", "451 4.7.1 later", recipient=LATER),
     ]
     request_id = watched.outside.auth.create_request("alice", approvals=2)
+    await wait_until(lambda: watched.outside.mailbox.thread(request_id, ANN), "ann has been asked")
+    await wait_until(watched.access_mail.dead, "the other has been refused")
     watched.outside.auth.review(request_id, "erin", types_pb2.APPROVED)
     watched.outside.auth.approve(request_id)
     watched.outside.auth.create_request("eve", ["auditor"])
