@@ -148,7 +148,7 @@ def _relay() -> Row:
                 "How the relay ended transactions. 4xx: not now. 5xx: never. none: no answer at all, so look at the "
                 "network, at TLS, and at the relay itself.",
                 Query(per_minute("access_mail_mailer_relay_answers_total", CHOSEN, "class"), "{{class}}"),
-                width=12,
+                width=8,
             ),
             graph(
                 "Tried again, by reason",
@@ -156,7 +156,14 @@ def _relay() -> Row:
                 "it limits our rate. temporary: greylisting, a full disk. timeout, connection_lost: the network. "
                 "claim_lost: another mailer may have had the mail. The mailer's log has the relay's words.",
                 _by_reason("later"),
-                width=12,
+                width=8,
+            ),
+            graph(
+                "In doubt",
+                "The relay may have taken these mails, for its answer was lost. By mailer.on_ambiguous they are tried "
+                "again, and may come twice, or are dead letters.",
+                Query(per_minute("access_mail_mailer_ambiguous_answers_total", CHOSEN), "in doubt"),
+                width=8,
             ),
         ],
     )

@@ -149,10 +149,15 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Dead:
-    """Nobody will send it unless an operator asks: a dead letter. `detail` is the relay's answer."""
+    """Nobody will send it unless an operator asks: a dead letter. `detail` is the relay's answer.
+
+    `perhaps`: the relay may have taken it.
+    """
 
     reason: str
     detail: str = ""
+    perhaps: bool = False
+    """The relay may have taken it."""
     met: Met = field(default=Met.NOT, compare=False)
 
 

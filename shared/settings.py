@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,11 @@ from shared.settings_sources import ENVIRONMENT_PREFIX, FileFault, Sources, read
 from shared.settings_values import (
     DEFAULT_SMTP_PORT,
     Addresses,
+    BaseUrl,
     Duration,
+    EhloName,
     LogSeverity,
+    OnAmbiguous,
     Output,
     Port,
     RefreshInterval,
@@ -24,6 +26,7 @@ from shared.settings_values import (
     Sender,
     Severity,
     SmtpPort,
+    StarttlsPolicy,
     from_json,
 )
 
@@ -89,15 +92,8 @@ class MailgunSettings(Section):
     domain: str = Field(description="sending domain registered with Mailgun", examples=["mg.example.com"])
     private_key: SecretStr | None = Field(None, description="API key")
     private_key_file: Path | None = Field(None, description="file that holds the API key; read again when it changes")
-    base_url: str = Field("https://api.mailgun.net", description="https://api.eu.mailgun.net for EU domains")
-
-
-class StarttlsPolicy(StrEnum):
-    """What to do about STARTTLS (RFC 3207)."""
-
-    MANDATORY = "mandatory"
-    OPPORTUNISTIC = "opportunistic"
-    DISABLED = "disabled"
+    base_url: BaseUrl = Field("https://api.mailgun.net", description="https://api.eu.mailgun.net for EU domains")
+    test_mode: bool = Field(False, description="Mailgun takes the mails, charges for them, and delivers none")
 
 
 class SmtpSettings(Section):
@@ -115,6 +111,12 @@ class SmtpSettings(Section):
     ca_file: Path | None = Field(
         None, description="PEM certificates to verify the relay with, in place of the system's"
     )
+    client_cert_file: Path | None = Field(None, description="PEM certificate to show the relay, with its chain")
+    client_key_file: Path | None = Field(None, description="its PEM private key, where client_cert_file holds none")
+    oauth_token_file: Path | None = Field(
+        None, description="file that holds a token for XOAUTH2, in place of a password; read again at each login"
+    )
+    ehlo_name: EhloName | None = Field(None, description="name to greet the relay with; the sender's domain by default")
 
 
 class DeliverySettings(Section):
@@ -166,8 +168,14 @@ class MailerSettings(ProbeSettings):
 
     port: Port = Field(9103, description="port of /metrics, /healthz and /readyz; 0: any free one")
     connections: int = Field(20, ge=1, le=1000, description="most connections to the relay at once")
-    first_pause: Duration = Field(timedelta(seconds=15), description="pause after a mail's first failed attempt")
-    longest_pause: Duration = Field(timedelta(minutes=15), description="pauses double up to this one")
+    first_pause: Duration = Field(timedelta(seconds=15), description="longest pause after a mail's first failure")
+    longest_pause: Duration = Field(
+        timedelta(minutes=15), description="pauses grow up to this one: 15s, 1m, 3m, 6m, 10m, 15m"
+    )
+    on_ambiguous: OnAmbiguous = Field(
+        OnAmbiguous.RETRY,
+        description="a mail whose answer was lost: retry (it may come twice) or dead (it may not come at all)",
+    )
     first_probe: Duration = Field(
         timedelta(seconds=5), description="pause before one mail tries a relay again that turns everybody away"
     )

@@ -5,6 +5,7 @@ import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -16,6 +17,9 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _LONGEST_DURATION = timedelta(days=3650)
 _LONGEST_TEXT = 40
+
+_BASE_URL_EXPECTED = "the URL of a server expected, like https://api.eu.mailgun.net, without a path or a password"
+_EHLO_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Za-z.:]{2,60}\]")
 
 
 def parse_duration(value: object) -> timedelta:
@@ -88,6 +92,27 @@ def _output(value: object) -> object:
     return {"error": "stderr", "2": "stderr", "out": "stdout", "1": "stdout"}.get(value, value)
 
 
+def _base_url(value: str) -> str:
+    """Raises `ValueError` for what is no URL of a server, and for one that would take secrets in the clear."""
+    try:
+        url = urlsplit(value)
+        is_server = bool(url.hostname) and url.port != 0 and "@" not in url.netloc
+    except ValueError:  # no port, no IPv6 address
+        raise ValueError(_BASE_URL_EXPECTED) from None
+    if not is_server or url.scheme not in ("http", "https") or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError(_BASE_URL_EXPECTED)
+    if url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("the key would go there in the clear; write https:// in place of http://")
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _ehlo_name(value: str) -> str:
+    """Raises `ValueError` for what RFC 5321 §4.1.1.1 has no place for."""
+    if not _EHLO_NAME.fullmatch(value):
+        raise ValueError("a domain or an address literal expected, like mailer.example.com or [192.0.2.1]")
+    return value
+
+
 def _smtp_port(value: object) -> object:
     """The Go plugin takes zero for "not given"."""
     return DEFAULT_SMTP_PORT if value in (0, "0") and not isinstance(value, bool) else value
@@ -97,6 +122,11 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """Written as in Go: `90s`, `1m30s`, `2h`."""
 
 RefreshInterval = Annotated[Duration, BeforeValidator(_duration_or_minute)]
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+"""Scheme, host and perhaps a port; without TLS for this host alone."""
+
+EhloName = Annotated[str, AfterValidator(_ehlo_name)]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: any free one, told in the ready line."""
@@ -122,6 +152,21 @@ class LogSeverity(StrEnum):
     INFO = "info"
     WARN = "warn"
     ERROR = "error"
+
+
+class StarttlsPolicy(StrEnum):
+    """What to do about STARTTLS (RFC 3207)."""
+
+    MANDATORY = "mandatory"
+    OPPORTUNISTIC = "opportunistic"
+    DISABLED = "disabled"
+
+
+class OnAmbiguous(StrEnum):
+    """What to do with a mail that the relay may have taken, for its answer was lost."""
+
+    RETRY = "retry"
+    DEAD = "dead"
 
 
 Severity = Annotated[LogSeverity, BeforeValidator(_severity)]

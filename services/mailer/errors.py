@@ -2,6 +2,7 @@
 
     DeliveryError
     ├── Unavailable   not now: the mail waits and is tried again
+    ├── Held          not now, and no other mail either: all wait, and no attempt is counted
     ├── Refused       never: the mail becomes a dead letter
     └── ClaimLost     not by us: another mailer may hold the mail by now
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 
-from services.mailer.errors import ClaimLost, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import DeliveryError, Refusal, Refused, Trouble, Unavailable
 from services.mailer.errors import Held as RelayHeld
-from services.mailer.metrics import CLAIM_LOST, Metrics
+from services.mailer.metrics import AMBIGUOUS, CLAIM_LOST, Metrics
 from services.mailer.mime import wire_address, write
 from services.mailer.relay import Relay
 from services.mailer.render import Renderer
@@ -17,8 +17,7 @@ from services.mailer.transports import Envelope, StillHeld
 from services.mailer.wanted import deadline, wanted
 from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Verdict
-
-_BEFORE_MAIL = (Trouble.CONNECT, Trouble.TLS, Trouble.CREDENTIALS)
+from shared.settings_values import OnAmbiguous
 
 
 class Mailroom:
@@ -31,6 +30,7 @@ class Mailroom:
         *,
         first_pause: timedelta,
         longest_pause: timedelta,
+        on_ambiguous: OnAmbiguous,
         jitter: Callable[[], float],
     ) -> None:
         """`jitter` gives a number from [0, 1) for each pause."""
@@ -38,6 +38,7 @@ class Mailroom:
         self._renderer = renderer
         self._first_pause = first_pause.total_seconds()
         self._longest_pause = longest_pause.total_seconds()
+        self._on_ambiguous = on_ambiguous
         self._jitter = jitter
 
     @classmethod
@@ -48,6 +49,7 @@ class Mailroom:
             Relay.from_settings(configuration, metrics),
             first_pause=configuration.mailer.first_pause,
             longest_pause=configuration.mailer.longest_pause,
+            on_ambiguous=configuration.mailer.on_ambiguous,
             jitter=random.random,
         )
 
@@ -63,16 +65,12 @@ class Mailroom:
         unwanted = wanted(claimed)
         if unwanted is not None:
             return unwanted
+        if claimed.perhaps and not claimed.revived and self._on_ambiguous is OnAmbiguous.DEAD:
+            return Dead(AMBIGUOUS, "the mailer ended while it sent this mail, which the relay may have", perhaps=True)
         try:
             return Delivered(await self.relay.send(self._envelope(claimed), still_held))
-        except ClaimLost:
-            return Later(0, CLAIM_LOST, met=Met.NOT)
-        except Refused as error:
-            return self._refused(claimed, error)
-        except Unavailable as error:
-            return self._unavailable(claimed, error)
-        except RelayHeld as error:
-            return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
+        except DeliveryError as error:
+            return self._verdict(claimed, error)
 
     async def close(self) -> None:
         """Leave the relay."""
@@ -88,23 +86,33 @@ class Mailroom:
             raise Refused(Refusal.ADDRESS_INVALID, str(error)) from error
         return Envelope(wire_address(letter.sender.address), recipient, write(letter))
 
-    def _unavailable(self, claimed: Claimed, error: Unavailable) -> Later | Held:
-        if error.reason in _BEFORE_MAIL and not error.perhaps:
-            return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
-        pause = self._pause(claimed, error.retry_after)
-        return Later(pause, error.reason, error.detail, error.perhaps)
+    def _verdict(self, claimed: Claimed, error: DeliveryError) -> Verdict:
+        match error:
+            case Refused():
+                return self._refused(claimed, error)
+            case Unavailable(perhaps=True) if self._on_ambiguous is OnAmbiguous.DEAD:
+                return Dead(AMBIGUOUS, error.detail, perhaps=True, met=Met.LET_IN)
+            case Unavailable():
+                pause = self._pause(claimed, error.reason, error.retry_after)
+                return Later(pause, error.reason, error.detail, error.perhaps)
+            case RelayHeld():
+                return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
+            case _:
+                return Later(0, CLAIM_LOST, met=Met.NOT)
 
     def _refused(self, claimed: Claimed, error: Refused) -> Later | Dead:
         """A refusal of our own address is rarely the mail's fault: it is tried again, with the next ones."""
         if error.reason is Refusal.SENDER_REFUSED:
-            return Later(self._pause(claimed, None), error.reason, error.detail, met=Met.SENDER_REFUSED)
+            pause = self._pause(claimed, error.reason, None)
+            return Later(pause, error.reason, error.detail, met=Met.SENDER_REFUSED)
         met = Met.NOT if error.reason is Refusal.ADDRESS_INVALID else Met.LET_IN
         return Dead(error.reason, error.detail, met=met)
 
-    def _pause(self, claimed: Claimed, hint: float | None) -> float:
+    def _pause(self, claimed: Claimed, reason: Trouble | Refusal, hint: float | None) -> float:
         """Never beyond the mail's deadline: half of the time that is left, but no hammering at its end."""
-        pause = pause_before(claimed.attempts, hint, self._jitter(), self._first_pause, self._longest_pause)
+        first, longest = self._first_pause, self._longest_pause
+        pause = pause_before(reason, claimed.attempts, hint, self._jitter(), first=first, longest=longest)
         end = deadline(claimed)
         if end is None:
             return pause
-        return min(pause, max((end - claimed.now) / 2, self._first_pause / 2))
+        return min(pause, max((end - claimed.now) / 2, first / 2))

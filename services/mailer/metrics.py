@@ -5,11 +5,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from services.mailer.errors import Refusal, Trouble
 from services.mailer.wanted import TooLate, Unwanted
 from shared.claimed import Claimed
-from shared.mail import Delivered, NoticeKind, Verdict
+from shared.mail import Dead, Delivered, Later, NoticeKind, Verdict
 from shared.relay import RelayState
 
 CLAIM_LOST = "claim_lost"
 """Reason of a mail that was kept back at the last moment."""
+
+AMBIGUOUS = "ambiguous"
+"""Reason of a dead letter that the relay may have taken."""
 
 _WORKER = ("malformed", "internal_error", "poison")
 """Reasons of dead letters that are no mails, met a fault of ours, or whose workers died too often in a row."""
@@ -19,7 +22,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "later": (*Trouble, Refusal.SENDER_REFUSED, CLAIM_LOST),
     "held": tuple(Trouble),
     "dropped": tuple(Unwanted),
-    "dead": (*Refusal, *TooLate, *_WORKER),
+    "dead": (*Refusal, *TooLate, AMBIGUOUS, *_WORKER),
 }
 
 _HELD = (*Trouble, Refusal.SENDER_REFUSED)
@@ -50,6 +53,11 @@ class Metrics:
             "access_mail_mailer_relay_answers",
             "Ends of mail transactions by the class of the relay's reply; none: it gave none",
             ["class"],
+            registry=registry,
+        )
+        self._ambiguous = Counter(
+            "access_mail_mailer_ambiguous_answers",
+            "Mails that the relay may have taken, for its answer was lost",
             registry=registry,
         )
         self._to_accept = Histogram(
@@ -99,6 +107,8 @@ class Metrics:
 
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail; `accepted_at`: seconds since the epoch. None: the job was no mail."""
+        if isinstance(verdict, Later | Dead) and verdict.perhaps:
+            self._ambiguous.inc()
         if not isinstance(verdict, Delivered):
             self._mails.labels(type(verdict).__name__.lower(), verdict.reason).inc()
             return

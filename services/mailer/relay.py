@@ -10,7 +10,7 @@ from services.mailer.settings import MailerConfiguration
 from services.mailer.transports import Envelope, StillHeld, Transport
 from services.mailer.transports.mailgun import MailgunTransport
 from services.mailer.transports.smtp import SmtpTransport
-from services.mailer.transports.smtp_connection import Patience
+from services.mailer.transports.smtp_login import Patience
 from shared.settings import SmtpSettings
 
 HTTP_TIMEOUT = 60.0
@@ -24,6 +24,8 @@ class Relay:
 
     def __init__(self, transport: Transport, metrics: Metrics) -> None:
         self._transport = transport
+        self.at_once = transport.at_once
+        """Mails that are worth having in hand."""
         self._metrics = metrics
 
     @classmethod
@@ -37,7 +39,7 @@ class Relay:
             return await self._transport.send(envelope, still_held)
 
     async def check(self) -> str:
-        """Is there a relay, and does it let us in? Its answer. Raises `Unavailable`."""
+        """Is there a relay, and does it let us in? Its answer. Raises `Held` or `Unavailable`."""
         return await self._transport.check()
 
     def reload(self) -> None:
@@ -61,6 +63,6 @@ class Relay:
 def _transport(configuration: MailerConfiguration) -> Transport:
     relay = configuration.relay
     if isinstance(relay, SmtpSettings):
-        ehlo_name = configuration.sender.address.rpartition("@")[2]
-        return SmtpTransport(relay, ehlo_name, Patience())
+        ehlo_name = relay.ehlo_name or configuration.sender.address.rpartition("@")[2]
+        return SmtpTransport(relay, ehlo_name, configuration.mailer.connections, Patience())
     return MailgunTransport(relay, configuration.mailer.connections, HTTP_TIMEOUT)

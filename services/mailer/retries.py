@@ -1,6 +1,8 @@
-"""How long a mail waits for its next attempt: longer each time, spread by chance, never shorter than the relay asks."""
+"""How long a mail waits for its next attempt: by chance, within what its failures and the relay's own wish allow."""
 
 import re
+
+from services.mailer.errors import Refusal, Trouble
 
 LONGEST_HINT = 3600.0
 """Seconds. A mail is worth little longer than its request (one hour by default): later is as good as never."""
@@ -11,16 +13,24 @@ _HINT = re.compile(
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def pause_before(attempts: int, hint: float | None, jitter: float, first: float, longest: float) -> float:
-    """Seconds to wait after `attempts` failures and one more.
+_STEPS = (1, 4, 12, 24, 40, 60)
+"""In units of the first pause, by default of 15 s: a minute, 3, 6, 10 and 15. Greylisting opens after about five."""
 
-    The pause doubles from `first` to `longest`; `jitter` in [0, 1) chooses within its upper half, so that no pause is
-    shorter than any before it could be. A relay's `hint` in seconds is kept up to `LONGEST_HINT`, and exceeded by up
-    to a tenth, lest all that were told the same come back at once.
+_STEPS_WHILE_BUSY = (1, 4)
+"""The relay's complaint concerns all mails: the transport has taken it to heart, so no mail need wait for long."""
+
+
+def pause_before(
+    reason: Trouble | Refusal, attempts: int, hint: float | None, jitter: float, *, first: float, longest: float
+) -> float:
+    """Seconds to wait after `attempts` failures and one more, which had this reason.
+
+    The longest possible pause grows from `first` to `longest`; `jitter` in [0, 1) chooses any shorter one, so that
+    mails that failed together come back one by one. A relay's `hint` in seconds is kept up to `LONGEST_HINT`, and
+    exceeded by up to a tenth for the same reason.
     """
-    doublings = min(attempts, 32)  # 2.0 ** 1024 overflows
-    whole = min(longest, first * 2.0**doublings)
-    pause = whole * (1 + jitter) / 2
+    steps = _STEPS_WHILE_BUSY if reason is Trouble.BUSY else _STEPS
+    pause = min(longest, first * steps[min(attempts, len(steps) - 1)]) * jitter
     if hint is None:
         return pause
     return max(pause, min(hint, LONGEST_HINT) * (1 + jitter / 10))

@@ -33,7 +33,7 @@ class Mailer:
             mailroom,
             metrics,
             relay=configuration.relay_terms,
-            capacity=configuration.mailer.connections,
+            capacity=mailroom.relay.at_once,
         )
         return cls(worker, mailroom)
 

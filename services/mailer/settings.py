@@ -78,9 +78,17 @@ def _missing_secrets(relay: SmtpSettings | MailgunSettings) -> list[str]:
     if isinstance(relay, MailgunSettings):
         given = relay.private_key or relay.private_key_file
         return [] if given else ["mailgun.private_key: missing; give it or private_key_file"]
-    given = relay.password or relay.password_file
-    if relay.username and not given:
+    return _login_faults(relay)
+
+
+def _login_faults(relay: SmtpSettings) -> list[str]:
+    password, token = relay.password or relay.password_file, relay.oauth_token_file
+    if relay.client_key_file and not relay.client_cert_file:
+        return ["smtp.client_cert_file: missing; give it, or delete client_key_file"]
+    if password and token:
+        return ["smtp.oauth_token_file: there is a password as well; delete the one or the other"]
+    if relay.username and not (password or token):
         return ["smtp.password: missing; give it or password_file, or delete username for a relay without a login"]
-    if given and not relay.username:
-        return ["smtp.username: missing; give it, or delete the password for a relay without a login"]
+    if (password or token) and not relay.username:
+        return ["smtp.username: missing; give it, or delete the password or token for a relay without a login"]
     return []

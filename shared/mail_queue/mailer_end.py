@@ -262,7 +262,7 @@ def _settlement_row(settlement: Settlement) -> list[Argument]:
             outcome, met = "held", Met.TURNED_AWAY
         case Dropped(reason):
             outcome = "dropped"
-        case Dead(reason=reason, detail=detail, met=met):
+        case Dead(reason=reason, detail=detail, perhaps=perhaps, met=met):
             outcome, exc_string = "dead", as_exc_string(f"{reason}: {detail}" if detail else str(reason))
     row: list[Argument] = [settlement.id, settlement.execution, outcome, str(reason), detail, pause]
     return [*row, "1" if perhaps else "0", exc_string, met.value, settlement.claimed_at]

@@ -1,39 +1,55 @@
-"""Pauses grow, are spread, and keep what the relay asks for."""
+"""Pauses grow, are left to chance, and keep what the relay asks for."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.mailer.errors import Trouble
 from services.mailer.retries import LONGEST_HINT, hint_in, pause_before
 
 FIRST, LONGEST = 15.0, 900.0
+ALMOST_ONE = 1 - 2**-53
 
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
 attempts = st.integers(min_value=0, max_value=10_000)
+reasons = st.sampled_from(Trouble)
 
 
-@given(attempts, jitters, jitters)
-def test_a_pause_is_never_shorter_than_any_before_it(attempt: int, one: float, other: float) -> None:
-    earlier = pause_before(attempt, None, one, FIRST, LONGEST)
-    later = pause_before(attempt + 1, None, other, FIRST, LONGEST)
-    assert later >= earlier or later >= LONGEST / 2  # where the longest is reached, chance alone decides
+def pause(attempt: int, jitter: float, reason: Trouble = Trouble.TEMPORARY, hint: float | None = None) -> float:
+    return pause_before(reason, attempt, hint, jitter, first=FIRST, longest=LONGEST)
 
 
-@given(attempts, jitters)
-def test_a_pause_stays_between_half_the_first_and_the_longest(attempt: int, jitter: float) -> None:
-    assert FIRST / 2 <= pause_before(attempt, None, jitter, FIRST, LONGEST) <= LONGEST
+@given(reasons, attempts, jitters)
+def test_the_longest_possible_pause_never_gets_shorter(reason: Trouble, attempt: int, jitter: float) -> None:
+    assert pause(attempt, jitter, reason) <= pause(attempt + 1, jitter, reason) <= LONGEST
 
 
-@given(attempts, jitters, st.floats(min_value=0, max_value=10**9))
-def test_nobody_comes_back_before_the_relay_asked_for_it(attempt: int, jitter: float, hint: float) -> None:
-    pause = pause_before(attempt, hint, jitter, FIRST, LONGEST)
-    assert min(hint, LONGEST_HINT) <= pause <= max(LONGEST, 1.1 * LONGEST_HINT)
-    assert pause >= pause_before(attempt, None, jitter, FIRST, LONGEST)
+@given(reasons, attempts, jitters, jitters)
+def test_chance_chooses_any_pause_up_to_the_longest(reason: Trouble, attempt: int, one: float, other: float) -> None:
+    assert pause(attempt, 0, reason) == 0
+    assert (one < other) is (pause(attempt, one, reason) < pause(attempt, other, reason)) or other - one < 1e-9
 
 
-def test_pauses_double() -> None:
-    pauses = [pause_before(attempt, None, 0, FIRST, LONGEST) for attempt in range(8)]
-    assert pauses == [7.5, 15, 30, 60, 120, 240, 450, 450]
+@given(reasons, attempts, jitters, st.floats(min_value=0, max_value=10**9))
+def test_nobody_comes_back_before_the_relay_asked_for_it(
+    reason: Trouble, attempt: int, jitter: float, hint: float
+) -> None:
+    hinted = pause(attempt, jitter, reason, hint)
+    assert min(hint, LONGEST_HINT) <= hinted <= max(LONGEST, 1.1 * LONGEST_HINT)
+    assert hinted >= pause(attempt, jitter, reason)
+
+
+def test_pauses_grow_as_greylisting_likes_it() -> None:
+    minutes = [pause(attempt, ALMOST_ONE) / 60 for attempt in range(7)]
+    assert minutes == pytest.approx([0.25, 1, 3, 6, 10, 15, 15])
+
+
+def test_a_mail_that_a_busy_relay_turned_away_comes_back_within_a_minute() -> None:
+    assert [pause(attempt, ALMOST_ONE, Trouble.BUSY) for attempt in range(5)] == pytest.approx([15, 60, 60, 60, 60])
+
+
+def test_the_configured_longest_pause_holds() -> None:
+    assert pause_before(Trouble.TEMPORARY, 3, None, ALMOST_ONE, first=0.2, longest=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

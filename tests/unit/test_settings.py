@@ -10,12 +10,11 @@ from shared.settings import (
     ANY_ROLE,
     Settings,
     SettingsError,
-    StarttlsPolicy,
     configuration_file,
     load_settings,
     read_secret,
 )
-from shared.settings_values import LogSeverity
+from shared.settings_values import LogSeverity, StarttlsPolicy
 
 GO_PLUGIN_FILE = """
 [teleport]
@@ -176,6 +175,15 @@ def test_every_fault_of_a_file_is_told_at_once(file: Path) -> None:
             "[role_to_recipients]\n'*' = []",
             'role_to_recipients."*": names nobody; give the addresses for all roles that are not named',
         ),
+        ("[mailer]\non_ambiguous = 'ask'", "mailer.on_ambiguous: 'retry' or 'dead' expected"),
+        ("[smtp]\nhost = 'h'\nehlo_name = 'a b'", "smtp.ehlo_name: a domain or an address literal expected"),
+        ("[smtp]\nhost = 'h'\nehlo_name = 'a\\nb'", "smtp.ehlo_name: a domain or an address literal expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'api.mailgun.net'", "mailgun.base_url: the URL of a server expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'https://'", "mailgun.base_url: the URL of a server expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'https://h:x'", "mailgun.base_url: the URL of a server expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'https://u:p@h'", "mailgun.base_url: the URL of a server expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'https://h/v3'", "mailgun.base_url: the URL of a server expected"),
+        ("[mailgun]\ndomain = 'd'\nbase_url = 'http://api.mailgun.net'", "mailgun.base_url: the key would go there"),
         ("[mailer]\nfirst_pause = '0s'", "mailer.first_pause: a duration of more than nothing"),
         ("[teleport]\nrefresh_identity_interval = 60", "teleport.refresh_identity_interval: a duration of more than "),
     ],
@@ -265,3 +273,20 @@ def test_a_secret_is_read_without_the_white_space_around_it(tmp_path: Path) -> N
 
 def test_keys_that_the_settings_library_takes_for_its_own_are_unknown(file: Path) -> None:
     assert faults_of(file, '_env_file = "/etc/passwd"') == ["_env_file: unknown key; delete it"]
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://api.eu.mailgun.net", "https://api.eu.mailgun.net"),
+        ("https://api.eu.mailgun.net/", "https://api.eu.mailgun.net"),
+        ("https://proxy.example.com:8443", "https://proxy.example.com:8443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_mailguns_url_is_scheme_and_server(file: Path, given: str, used: str) -> None:
+    file.write_text(f"[mailgun]\ndomain = 'd'\nbase_url = '{given}'")
+    mailgun = load_settings(file, {}).mailgun
+    assert mailgun is not None
+    assert mailgun.base_url == used
