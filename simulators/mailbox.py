@@ -8,7 +8,6 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from threading import Thread
@@ -19,6 +18,7 @@ import click
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from simulators.inbox import Inbox
+from simulators.logins import MECHANISMS, Login, log_in_by_token
 from simulators.received import ReceivedMail, about, duplicates
 from simulators.rules import Rule, Stage
 
@@ -32,16 +32,6 @@ EXTENSIONS = ("PIPELINING", "8BITMIME", "SIZE", "SMTPUTF8", "ENHANCEDSTATUSCODES
 
 COMMANDS: Mapping[str, Stage] = {"EHLO": "ehlo", "STARTTLS": "starttls", "AUTH": "auth", "MAIL": "mail"}
 """The stages that are single commands."""
-
-
-@dataclass(frozen=True)
-class Login:
-    """An attempt to log in."""
-
-    user: str
-    mechanism: str
-    accepted: bool
-    tls: bool
 
 
 class Mailbox:
@@ -141,7 +131,12 @@ class Connection(SMTP):
     def __init__(self, mailbox: Mailbox) -> None:
         implicit = mailbox.encryption == "implicit"
         super().__init__(
-            SimpleNamespace(handle_EHLO=self.offer, handle_RCPT=self.take_recipient, handle_DATA=self.take_mail),
+            SimpleNamespace(
+                handle_EHLO=self.offer,
+                handle_RCPT=self.take_recipient,
+                handle_DATA=self.take_mail,
+                auth_XOAUTH2=lambda _, arguments: log_in_by_token(self, arguments, partial(self.knows, "XOAUTH2")),
+            ),
             hostname="mailbox.test",
             ident="Access Mail mailbox",
             data_size_limit=mailbox.size_limit,
@@ -149,7 +144,7 @@ class Connection(SMTP):
             tls_context=None if implicit else mailbox.tls,
             require_starttls=mailbox.encryption == "required",
             auth_require_tls=mailbox.tls is not None and not implicit,
-            auth_exclude_mechanism={"LOGIN", "PLAIN"}.difference(mailbox.mechanisms),
+            auth_exclude_mechanism=MECHANISMS.difference(mailbox.mechanisms),
             authenticator=self.authenticate,
             loop=asyncio.get_running_loop(),
         )
@@ -230,12 +225,15 @@ class Connection(SMTP):
         return True
 
     def authenticate(self, _: SMTP, _session: Session, _envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
-        """Compare a login with the users of the mailbox, and record it."""
-        user, password = data.login.decode(), data.password.decode()
+        """The library asks."""
+        return AuthResult(success=self.knows(mechanism, data.login.decode(), data.password.decode()), handled=False)
+
+    def knows(self, mechanism: str, user: str, password: str) -> bool:
+        """Is that the user's password, or token?"""
         accepted = self.mailbox.users.get(user) == password
         self.mailbox.logins.append(Login(user=user, mechanism=mechanism, accepted=accepted, tls=self.encrypted))
         self.user = user if accepted else ""
-        return AuthResult(success=accepted, handled=False)
+        return accepted
 
     async def offer(self, _: SMTP, session: Session, _envelope: Envelope, hostname: str, lines: list[str]) -> list[str]:
         """Name the extensions that the mailbox is to have in place of the library's (RFC 5321 §4.1.1.1)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.mailer.errors import ClaimLost, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import ClaimLost, Held, Refusal, Refused, Trouble, Unavailable
 from services.mailer.transports import Envelope
 from services.mailer.transports.mailgun import MailgunTransport
 from shared.settings import MailgunSettings, SettingsError
@@ -50,6 +50,14 @@ async def unavailable(mailgun: Mailgun, patience: float = PATIENT, **options: An
     return caught.value
 
 
+async def turned_away(mailgun: Mailgun, **options: Any) -> Held:
+    """The trouble that all mails meet."""
+    async with transport(mailgun, **options) as http:
+        with pytest.raises(Held) as caught:
+            await http.send(MAIL, held)
+    return caught.value
+
+
 async def test_a_mail_arrives_as_it_was_written(mailgun: Mailgun) -> None:
     async with transport(mailgun) as http:
         answer = await http.send(MAIL, held)
@@ -84,9 +92,6 @@ async def test_what_mailgun_finds_wrong_with_a_mail_is_a_refusal(mailgun: Mailgu
 @pytest.mark.parametrize(
     ("answer", "reason", "hint", "perhaps"),
     [
-        (Answer(401), Trouble.CREDENTIALS, None, False),
-        (Answer(403), Trouble.CREDENTIALS, None, False),
-        (Answer(404), Trouble.CREDENTIALS, None, False),
         (Answer(408), Trouble.TEMPORARY, None, False),
         (Answer(429, retry_after="120"), Trouble.BUSY, 120, False),
         (Answer(429, retry_after="soon"), Trouble.BUSY, None, False),
@@ -104,6 +109,19 @@ async def test_what_is_no_fault_of_the_mail_is_trouble(
     trouble = await unavailable(mailgun)
     assert (trouble.reason, trouble.code) == (reason, answer.status)
     assert (trouble.retry_after, trouble.perhaps) == (hint, perhaps)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+async def test_what_is_wrong_with_key_account_or_domain_holds_all_mails(mailgun: Mailgun, status: int) -> None:
+    mailgun.answers = [Answer(status)]
+    trouble = await turned_away(mailgun)
+    assert (trouble.reason, trouble.code) == (Trouble.CREDENTIALS, status)
+
+
+async def test_in_test_mode_mails_are_taken_and_not_delivered(mailgun: Mailgun) -> None:
+    async with transport(mailgun, test_mode=True) as http:
+        await http.send(MAIL, held)
+    assert (len(mailgun.test_mails), mailgun.mails) == (1, [])
 
 
 async def test_a_date_to_come_back_at_counts_from_the_answers_own(mailgun: Mailgun) -> None:
@@ -127,8 +145,8 @@ async def test_a_late_answer_leaves_the_mail_in_doubt(mailgun: Mailgun) -> None:
 
 
 async def test_nobody_there_is_trouble_without_doubt(mailgun: Mailgun) -> None:
-    trouble = await unavailable(mailgun, base_url="http://127.0.0.1:1")
-    assert (trouble.reason, trouble.perhaps) == (Trouble.CONNECT, False)
+    trouble = await turned_away(mailgun, base_url="http://127.0.0.1:1")
+    assert trouble.reason is Trouble.CONNECT
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_trouble(tmp_path: Path) -> None:
@@ -138,12 +156,12 @@ async def test_a_certificate_that_nobody_vouches_for_is_trouble(tmp_path: Path) 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(file)
     with Mailgun(domain="mg.example.com", key="secret", tls=tls) as mailgun:
-        trouble = await unavailable(mailgun)
-    assert (trouble.reason, trouble.perhaps, mailgun.mails) == (Trouble.TLS, False, [])
+        trouble = await turned_away(mailgun)
+    assert (trouble.reason, mailgun.mails) == (Trouble.TLS, [])
 
 
 async def test_a_refused_key_is_trouble_and_stands_in_no_error(mailgun: Mailgun) -> None:
-    trouble = await unavailable(mailgun, private_key="hidden")
+    trouble = await turned_away(mailgun, private_key="hidden")
     assert trouble.reason is Trouble.CREDENTIALS
     assert "hidden" not in repr(trouble)
 
@@ -152,12 +170,12 @@ async def test_the_key_file_is_read_at_each_mail(mailgun: Mailgun, tmp_path: Pat
     file = tmp_path / "key"
     file.write_text("old\n")
     async with transport(mailgun, private_key=None, private_key_file=file) as http:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Held):
             await http.send(MAIL, held)
         file.write_text(" secret \n")
         await http.send(MAIL, held)
         file.unlink()
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Held) as caught:
             await http.send(MAIL, held)
         with pytest.raises(SettingsError):
             http.reload()
@@ -175,7 +193,7 @@ async def test_check_asks_about_the_key_and_sends_nothing(mailgun: Mailgun) -> N
     async with transport(mailgun) as http:
         assert "the key is accepted" in await http.check()
     async with transport(mailgun, private_key="other") as http:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Held):
             await http.check()
     assert mailgun.mails == []
 

@@ -26,14 +26,20 @@ class Envelope:
 class Transport(Protocol):
     """A way to a relay. Each translates its library's errors into ours, in one place."""
 
+    at_once: int
+    """Mails that it can take in hand at the same time; more would only wait."""
+
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """Hand the message over; the relay's answer.
 
-        Raises `Unavailable`, `Refused`, and `ClaimLost` if the claim ended before the content left.
+        Raises `Unavailable`, `Held`, `Refused`, and `ClaimLost` if the claim ended before the content left.
         """
 
     async def check(self) -> str:
-        """Go as far as one can without a mail, credentials included; the relay's answer. Raises `Unavailable`."""
+        """Go as far as one can without a mail, credentials included; the relay's answer.
+
+        Raises `Held`, or `Unavailable`.
+        """
 
     def reload(self) -> None:
         """Read what stands in files again. Raises `SettingsError` and goes on with what it had."""

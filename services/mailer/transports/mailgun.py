@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from services.mailer.errors import ClaimLost, DeliveryError, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import ClaimLost, DeliveryError, Held, Refusal, Refused, Trouble, Unavailable
 from services.mailer.settings import secret
 from services.mailer.transports import Envelope, StillHeld
 from shared.mail import one_line
@@ -22,7 +22,7 @@ _GATEWAYS = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 """What stands before Mailgun does not know whether Mailgun has taken the mail."""
 
 _ACCOUNT = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
-"""Key, account or domain are at fault: no mail shall die for it."""
+"""Key, account or domain are at fault: no mail shall die for it, and all fare alike."""
 
 _BEFORE_SENDING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.WriteError, httpx.WriteTimeout)
 """The request has not left whole, so nobody has taken the mail."""
@@ -33,9 +33,9 @@ class MailgunTransport:
 
     def __init__(self, settings: MailgunSettings, connections: int, timeout: float) -> None:
         """`timeout`: seconds for each step of a request. Raises `SettingsError` if the key's file cannot be read."""
+        self.at_once = connections
         self._settings = settings
-        base = settings.base_url.rstrip("/")
-        self._url = f"{base}/v3/{quote(settings.domain, safe='')}/messages.mime"
+        self._url = f"{settings.base_url}/v3/{quote(settings.domain, safe='')}/messages.mime"
         self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=connections))
         self.reload()
 
@@ -46,7 +46,7 @@ class MailgunTransport:
     async def check(self) -> str:
         """Post no mail: Mailgun asks for the recipient only of those whose key it accepts."""
         try:
-            return await self._post([], {})
+            return await self._post({}, {})
         except Refused as error:
             return f"the key is accepted ({error.detail})"
 
@@ -55,16 +55,17 @@ class MailgunTransport:
         message = ("message.eml", envelope.content, "message/rfc822")
         if not still_held():
             raise ClaimLost
-        return await self._post([("to", envelope.recipient)], {"message": message})
+        fields = {"to": envelope.recipient} | ({"o:testmode": "yes"} if self._settings.test_mode else {})
+        return await self._post(fields, {"message": message})
 
     async def close(self) -> None:
         """Drop all connections."""
         await self._client.aclose()
 
-    async def _post(self, fields: list[tuple[str, str]], files: dict[str, tuple[str, bytes, str]]) -> str:
+    async def _post(self, fields: dict[str, str], files: dict[str, tuple[str, bytes, str]]) -> str:
         auth = httpx.BasicAuth("api", self._key())
         with _translated():
-            response = await self._client.post(self._url, data=dict(fields), files=files, auth=auth)
+            response = await self._client.post(self._url, data=fields, files=files, auth=auth)
         if not response.is_success:
             raise _judged(response)
         return one_line(response.text, DETAIL_LENGTH)
@@ -74,7 +75,7 @@ class MailgunTransport:
         try:
             return secret(self._settings.private_key, self._settings.private_key_file)
         except SettingsError as error:
-            raise Unavailable(Trouble.CREDENTIALS, str(error)) from error
+            raise Held(Trouble.CREDENTIALS, str(error)) from error
 
 
 @contextmanager
@@ -83,9 +84,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except httpx.RequestError as error:
-        detail = one_line(f"{type(error).__name__}: {error}", DETAIL_LENGTH)
-        perhaps = not isinstance(error, _BEFORE_SENDING)
-        raise Unavailable(_trouble(error), detail, perhaps=perhaps) from error
+        trouble, detail = _trouble(error), one_line(f"{type(error).__name__}: {error}", DETAIL_LENGTH)
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            raise Held(trouble, detail) from error
+        raise Unavailable(trouble, detail, perhaps=not isinstance(error, _BEFORE_SENDING)) from error
 
 
 def _trouble(error: httpx.RequestError) -> Trouble:
@@ -107,7 +109,7 @@ def _judged(response: httpx.Response) -> DeliveryError:
     """A status that is not the hoped-for one: the whole table of what it means."""
     status, detail = response.status_code, one_line(f"{response.status_code} {response.text}", DETAIL_LENGTH)
     if status in _ACCOUNT:
-        return Unavailable(Trouble.CREDENTIALS, detail, code=status)
+        return Held(Trouble.CREDENTIALS, detail, code=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Unavailable(Trouble.BUSY, detail, code=status, retry_after=_retry_after(response))
     if response.is_server_error or status == HTTPStatus.REQUEST_TIMEOUT:

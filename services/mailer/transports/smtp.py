@@ -1,24 +1,73 @@
-"""Mails over SMTP (RFC 5321): connections to one relay, kept for the next mails and dropped on any doubt."""
+"""Mails over SMTP (RFC 5321): a pool of connections to one relay, no wider than that relay bears."""
 
+import asyncio
+import logging
 import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 
-from services.mailer.errors import DeliveryError, Unavailable
-from services.mailer.settings import secret
+from services.mailer.errors import Held
 from services.mailer.transports import Envelope, StillHeld
-from services.mailer.transports.smtp_connection import Connection, Patience
+from services.mailer.transports.smtp_connection import Connection
+from services.mailer.transports.smtp_conversation import Conversation
+from services.mailer.transports.smtp_login import Login, Patience, login_secret
+from services.mailer.transports.smtp_traffic import Carrier, Sending
 from shared.settings import SettingsError, SmtpSettings
+
+log = logging.getLogger(__name__)
+
+GROW_SECONDS = 10.0
+"""After a relay's complaint the pool is wider by one connection each time that so much time has passed."""
+
+LOCKSTEP_SECONDS = 600.0
+"""How long a relay that broke its promise of PIPELINING gets each command by itself."""
+
+
+class Width:
+    """How many connections the relay bears, as far as it has let us know."""
+
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._clock = clock
+        self._width = most
+        self._since = 0.0
+
+    @property
+    def now(self) -> int:
+        """From one to `most`."""
+        if self._width == self._most:
+            return self._most
+        return min(self._most, self._width + int((self._clock() - self._since) / GROW_SECONDS))
+
+    def narrow(self, width: int) -> None:
+        """No more than this many for now, but one in any case."""
+        if width < self.now:
+            self._width, self._since = max(1, width), self._clock()
 
 
 class SmtpTransport:
-    """Connections to a relay, as many as mails are sent at once, kept for the next ones and dropped on any doubt."""
+    """As many connections as mails need at once, within bounds, kept for the next ones and dropped on any doubt."""
 
-    def __init__(self, settings: SmtpSettings, ehlo_name: str, patience: Patience) -> None:
-        """`ehlo_name`: the domain that we greet with. Raises `SettingsError` if a file cannot be read."""
+    def __init__(self, settings: SmtpSettings, ehlo_name: str, connections: int, patience: Patience) -> None:
+        """`ehlo_name`: what we greet with, at most `connections` times at once.
+
+        Raises `SettingsError` if a file cannot be read.
+        """
+        self.at_once = 3 * connections
+        """Each connection has one mail at the relay, one that follows it closely, and the next one ready."""
+        self.waiting: deque[Sending] = deque()
+        self.resting: list[Carrier] = []
         self._settings = settings
         self._ehlo_name = ehlo_name
         self._patience = patience
-        self._idle: list[Connection] = []
+        self._width = Width(connections, time.monotonic)
+        self._carriers: dict[asyncio.Task[None], Connection | None] = {}
+        """None: it is being made."""
+        self._being_made = 0
         self._closed = False
+        self._lockstep_until = 0.0
         self.reload()
 
     def reload(self) -> None:
@@ -26,79 +75,140 @@ class SmtpTransport:
 
         Called in another thread than the loop's: it touches no connection.
         """
-        secret(self._settings.password, self._settings.password_file)
+        login_secret(self._settings)
         self._tls = _tls_context(self._settings)
 
     async def check(self) -> str:
         """Connect, secure and log in; what the relay greets with."""
-        connection = await self._connect()
-        connection.leave()
-        return connection.greeting
+        session = await Login(self._settings, self._ehlo_name, self._tls, self._patience).session()
+        await Conversation(session.transport, lambda: None).leave()
+        return session.greeting
 
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """See `Transport`. A kept connection that turns out dead is no fault of the relay: another one is taken."""
-        while (connection := self._kept()) is not None:
-            try:
-                return await self._send_on(connection, envelope, still_held)
-            except Unavailable:
-                if not connection.was_dead:
-                    raise
-        return await self._send_on(await self._connect(), envelope, still_held)
+        sending = Sending(envelope, still_held, asyncio.get_running_loop().create_future())
+        self.waiting.append(sending)
+        self._call_somebody()
+        return await sending.answer
 
     async def close(self) -> None:
-        """Leave the relay; connections in use follow when their mail is done."""
+        """Leave the relay; connections with mails that somebody waits for follow when these are done."""
         self._closed = True
-        self._leave_idle()
+        while self.resting:
+            self.resting.pop().wake()
+        leaving = []
+        for carrier, connection in self._carriers.items():
+            if connection is None and all(sending.is_over for sending in self.waiting):
+                carrier.cancel()
+            elif connection is not None and connection.is_abandoned:
+                connection.leave()
+            else:
+                continue
+            leaving.append(carrier)
+        await asyncio.gather(*leaving, return_exceptions=True)
 
-    async def _connect(self) -> Connection:
-        connection = Connection(self._settings, self._ehlo_name, self._tls, self._patience)
-        try:
-            await connection.prepare()
-        except BaseException:
-            connection.leave()
-            raise
-        return connection
+    # -- what the connections ask and tell
 
-    async def _send_on(self, connection: Connection, envelope: Envelope, still_held: StillHeld) -> str:
-        try:
-            return await connection.hand_over(envelope, still_held)
-        except DeliveryError:
-            await connection.reset()
-            raise
-        finally:
-            self._keep(connection)
+    @property
+    def is_full(self) -> bool:
+        """See `Traffic`."""
+        return len(self._carriers) >= self._width.now
 
-    def _keep(self, connection: Connection) -> None:
-        if self._closed or connection.tls is not self._tls or not connection.is_clean:
-            connection.leave()
-        else:
-            connection.rest(self._expire)
-            self._idle.append(connection)
+    def wants(self, carrier: Carrier) -> bool:
+        """Is it secured as the files now say, and are there not too many?"""
+        fresh = carrier.tls is self._tls and len(self._carriers) <= self._width.now
+        return fresh and (not self._closed or bool(self.waiting))
 
-    def _expire(self, connection: Connection) -> None:
-        self._idle.remove(connection)
-        connection.leave()
+    def relay_is_busy(self) -> None:
+        """Half as many will do for now."""
+        self._narrow(len(self._carriers) // 2, "it is busy")
 
-    def _kept(self) -> Connection | None:
-        """The connection that rested least, if one is left that neither the relay nor a reload has ended."""
-        while self._idle:
-            connection = self._idle.pop()
-            connection.take()
-            if connection.is_open and connection.tls is self._tls:
-                return connection
-            connection.leave()
-        return None
+    def pipelining_fails(self) -> None:
+        """Another try in a while."""
+        log.warning("the relay offers PIPELINING and fails at it: each command goes by itself for now")
+        self._lockstep_until = time.monotonic() + LOCKSTEP_SECONDS
 
-    def _leave_idle(self) -> None:
-        while (connection := self._kept()) is not None:
-            connection.leave()
+    # -- who carries
+
+    def _call_somebody(self) -> None:
+        """For a mail that waits: a connection that rests, or another one if there may be more."""
+        if self.resting:
+            self.resting.pop().wake()
+        elif self._may_add:
+            carrier = asyncio.get_running_loop().create_task(self._carry())
+            self._carriers[carrier] = None
+            self._being_made += 1
+            carrier.add_done_callback(self._ended)
+
+    @property
+    def _may_add(self) -> bool:
+        """Is there room, and a mail that no connection is being made for?
+
+        The first of all is made alone: where it fails the others would, too, and a relay locks out who fails too often.
+        """
+        made = len(self._carriers) - self._being_made
+        if not made:
+            return not self._being_made
+        return not self.is_full and self._being_made < len(self.waiting)
+
+    async def _carry(self) -> None:
+        carrier, tls = asyncio.current_task(), self._tls
+        assert carrier is not None, "it runs as a task"
+        session = await Login(self._settings, self._ehlo_name, tls, self._patience).session()
+        pipelining = time.monotonic() >= self._lockstep_until
+        connection = Connection(session, tls, self._patience, self, pipelining=pipelining)
+        self._carriers[carrier] = connection
+        self._being_made -= 1
+        for _ in range(len(self.waiting) - self._being_made - 1):
+            self._call_somebody()
+        await connection.carry()
+
+    def _ended(self, carrier: asyncio.Task[None]) -> None:
+        connection = self._carriers.pop(carrier)
+        if connection is None:
+            self._being_made -= 1
+        if carrier.cancelled():
+            return
+        error = carrier.exception()
+        if isinstance(error, Exception):
+            self._failed(error, connection)
+        if self.waiting:
+            self._call_somebody()
+
+    def _failed(self, error: Exception, connection: Connection | None) -> None:
+        if not isinstance(error, Held):
+            log.error("a connection to the relay ended by a fault of ours", exc_info=error)
+        if connection is not None:
+            return  # its mails know
+        if self._carriers:
+            self._narrow(len(self._carriers), str(error))  # they carry what waits
+            return
+        while self.waiting:
+            self.waiting.popleft().fail(error)
+
+    def _narrow(self, width: int, why: str) -> None:
+        before = self._width.now
+        self._width.narrow(width)
+        if self._width.now < before:
+            log.info("the relay gets %d connections at once for now, not %d: %s", self._width.now, before, why)
 
 
 def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
+    """Raises `SettingsError` if a certificate or key cannot be used."""
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        reason = "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise SettingsError(
-            [f"smtp.ca_file: cannot use {settings.ca_file}: {reason}; mend the path or the file"]
-        ) from error
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:
+        raise _unusable("ca_file", settings.ca_file, error, "it holds no PEM certificate") from error
+    if settings.client_cert_file is not None:
+        try:
+            # Without a password here the library would ask for one at the terminal.
+            context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
+        except OSError as error:
+            reason = "no PEM certificate with its unencrypted key in it or in client_key_file"
+            raise _unusable("client_cert_file", settings.client_cert_file, error, reason) from error
+    return context
+
+
+def _unusable(key: str, file: Path | None, error: OSError, when_unreadable: str) -> SettingsError:
+    reason = when_unreadable if isinstance(error, ssl.SSLError) else error.strerror
+    return SettingsError([f"smtp.{key}: cannot use {file}: {reason}; mend the path or the file"])

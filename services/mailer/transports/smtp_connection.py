@@ -1,258 +1,255 @@
-"""One connection to a relay, from its greeting to QUIT, and the table of what its replies and its silence mean.
+"""Mails over one connection, one transaction (RFC 5321 §3.3) after another, in as few round trips as the relay allows.
 
-aiosmtplib connects, secures and logs in. The steps of a mail are separate commands, so that an error knows its stage
-and the claim is looked at right before DATA. `opportunistic` means: TLS wherever the relay offers it, verified as
-under `mandatory`; a relay whose certificate does not hold is never spoken to in the clear instead.
+Where the relay offers PIPELINING (RFC 2920), MAIL, RCPT and DATA leave as one group; and as §3.1 allows commands after
+the content, the group of the next mail leaves together with the content of the one before: under load a mail costs one
+round trip. Where it does not, each command waits for its answer. The answers are each mail's own in either case.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
+from services.mailer.errors import ClaimLost, DeliveryError, Held, Trouble, Unavailable
+from services.mailer.transports.smtp_answers import BrokenOffError, Reply, Stage, judged, unanswered
+from services.mailer.transports.smtp_commands import data, mail_command, rcpt_command
+from services.mailer.transports.smtp_conversation import Conversation
+from services.mailer.transports.smtp_login import Patience, Session
+from services.mailer.transports.smtp_traffic import Sending, Traffic
 
-from services.mailer.errors import ClaimLost, DeliveryError, Refusal, Refused, Trouble, Unavailable
-from services.mailer.retries import hint_in
-from services.mailer.settings import secret
-from services.mailer.transports import Envelope, StillHeld
-from shared.mail import one_line
-from shared.settings import SettingsError, SmtpSettings, StarttlsPolicy
+MOST_MAILS = 500
+"""Per connection. Relays have limits of their own, and a balancer before several of them wants its turn, too."""
 
-DETAIL_LENGTH = 500
-"""Characters of a relay's answer that are worth keeping: a stranger's text of any length."""
+OPENING = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
-
-class Stage(StrEnum):
-    """How far we are with the relay."""
-
-    CONNECT = "connect"
-    TLS = "tls"
-    LOGIN = "login"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    CONTENT = "content"
-    """The content is leaving, or has left: only the relay knows whether it has the mail."""
-
-
-_PREPARATION = {Stage.CONNECT: Trouble.CONNECT, Stage.TLS: Trouble.TLS, Stage.LOGIN: Trouble.CREDENTIALS}
-"""What fails here says nothing about a mail."""
-
-_REFUSAL = {
-    Stage.MAIL: Refusal.SENDER_REFUSED,
-    Stage.RCPT: Refusal.RECIPIENT_REFUSED,
-    Stage.DATA: Refusal.MESSAGE_REFUSED,
-    Stage.CONTENT: Refusal.MESSAGE_REFUSED,
-}
-
-_EXPECTED = {Stage.MAIL: {250}, Stage.RCPT: {250, 251}, Stage.DATA: {354}, Stage.CONTENT: {250}}
-
-TRANSIENT, PERMANENT = 4, 5
-"""First digits of replies (RFC 5321 §4.2.1)."""
+_HOPED_FOR = {Stage.MAIL: 2, Stage.RCPT: 2, Stage.DATA: 3, Stage.CONTENT: 2}
+"""First digits of replies: a client is to go by them alone (RFC 5321 §4.2.1)."""
 
 _CLOSING = 421
-_AUTHENTICATION = {530, 534, 535, 538}
-"""RFC 4954 §6: the relay wants another login, whatever command it answers."""
+_UNSOUND = {Trouble.TIMEOUT, Trouble.PROTOCOL}
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Seconds until a silent relay counts as gone."""
+@dataclass(eq=False)
+class _Turn:
+    """A mail's turn on the connection."""
 
-    connect: float = 20
-    command: float = 60
-    """RFC 5321 §4.5.3.2 would allow minutes; a mail here is worth an hour."""
-    content: float = 300
-    """After the final dot impatience makes duplicates (RFC 1047), so this one is long."""
-    idle: float = 30
-    """How long a connection is kept for the next mail."""
+    sending: Sending
+    commands: dict[Stage, bytes]
+    is_first: bool
+    """Nothing went over the connection before it: if that breaks off at once, the relay is at fault and not its age."""
+    replies: dict[Stage, asyncio.Future[Reply]] = field(default_factory=dict)
+    """To what has been sent."""
+    taken: set[Stage] = field(default_factory=set)
+    """What the relay has answered as hoped for."""
 
 
 class Connection:
-    """One connection to the relay, from its greeting to QUIT; one mail at a time."""
+    """Carries mails as long as it is wanted."""
 
-    def __init__(self, settings: SmtpSettings, ehlo_name: str, tls: ssl.SSLContext, patience: Patience) -> None:
+    def __init__(
+        self, session: Session, tls: ssl.SSLContext, patience: Patience, traffic: Traffic, *, pipelining: bool
+    ) -> None:
+        """`pipelining`: use it where the relay offers it."""
         self.tls = tls
-        self.greeting = ""
-        self.is_clean = False
-        """No mail is under way, and no answer is outstanding: it may be used for another mail."""
-        self._settings = settings
+        self._extensions = session.extensions
         self._patience = patience
-        self._stage = Stage.CONNECT
-        self._expiry: asyncio.TimerHandle | None = None
-        self._smtp = SMTP(
-            hostname=settings.host,
-            port=settings.port,
-            local_hostname=ehlo_name,
-            timeout=patience.command,
-            use_tls=settings.implicit_tls,
-            start_tls=False,
-            tls_context=tls,
-        )
+        self._traffic = traffic
+        self._groups = pipelining and "pipelining" in session.extensions
+        self._conversation = Conversation(session.transport, self.wake)
+        self._rest: asyncio.Future[None] | None = None
+        self._turns: list[_Turn] = []
+        self._mails = 0
+        self._leftover: list[asyncio.Future[Reply]] = []
+        """Answers to what ended a mail that went wrong."""
 
     @property
-    def is_open(self) -> bool:
-        """Is there a connection, as far as one can know without asking?"""
-        return self._smtp.is_connected
+    def is_abandoned(self) -> bool:
+        """Does nobody wait for any of its mails?"""
+        return all(turn.sending.is_over for turn in self._turns)
 
-    @property
-    def was_dead(self) -> bool:
-        """Did it break off before the relay took anything of the mail?"""
-        return self._stage is Stage.MAIL and not self.is_open
+    async def carry(self) -> None:
+        """Send what waits, and what comes, as long as the connection is wanted. Leaves the relay at the end."""
+        try:
+            turn = self._next_turn() or await self._rested_turn()
+            while turn is not None:
+                turn = await self._hand_over(turn) or self._next_turn() or await self._rested_turn()
+        except Exception as error:
+            for turn in self._turns:
+                turn.sending.fail(error)  # a fault of ours; whoever waits shall know
+            raise
+        finally:
+            if self._turns:
+                self._cut()
+            await self._conversation.leave()
 
-    async def prepare(self) -> None:
-        """Connect, secure, log in. Raises `Unavailable`: nothing of this is the fault of a mail."""
-        with self._translated():
-            greeting = await self._smtp.connect(timeout=self._patience.connect)
-            self.greeting = _detail(greeting.code, greeting.message)
-            await self._smtp.ehlo()
-            self._stage = Stage.TLS
-            await self._secure()
-            self._stage = Stage.LOGIN
-            await self._log_in()
-        self.is_clean = True
-
-    async def hand_over(self, envelope: Envelope, still_held: StillHeld) -> str:
-        """One mail transaction (RFC 5321 §3.3); the reply to its content."""
-        options = []
-        if envelope.needs_smtputf8:
-            if not self._smtp.supports_extension("smtputf8"):
-                raise Refused(Refusal.NO_SMTPUTF8, "the address needs SMTPUTF8 (RFC 6531), which the relay lacks")
-            options = [b"SMTPUTF8"]
-        self.is_clean = False
-        await self._command(Stage.MAIL, b"MAIL", b"FROM:<%s>" % envelope.sender.encode(), *options)
-        await self._command(Stage.RCPT, b"RCPT", b"TO:<%s>" % envelope.recipient.encode())
-        if not still_held():
-            raise ClaimLost
-        await self._command(Stage.DATA, b"DATA")
-        return await self._send_content(envelope.content)
-
-    async def reset(self) -> None:
-        """Forget a mail that went wrong (RSET), if the connection has outlived it."""
-        if self.is_open and not self.is_clean:
-            with suppress(SMTPException, OSError):  # then it is not clean, and is left
-                await self._smtp.rset()
-                self.is_clean = True
-
-    def rest(self, expired: Callable[["Connection"], None]) -> None:
-        """Wait for the next mail, but not for ever."""
-        self._expiry = asyncio.get_running_loop().call_later(self._patience.idle, expired, self)
-
-    def take(self) -> None:
-        """The rest is over."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+    def wake(self) -> None:
+        """End its rest: it looks for a mail, or leaves."""
+        if self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
 
     def leave(self) -> None:
-        """Say QUIT where the relay expects a command, without waiting for its answer, and close."""
-        if self.is_clean and self._smtp.protocol is not None and self.is_open:
-            self._smtp.protocol.write(b"QUIT\r\n")
-        self._smtp.close()
+        """Leave without delay, from the middle of mails that nobody waits for, too."""
+        self.wake()
+        if self._turns:
+            self._cut()
 
-    async def _secure(self) -> None:
-        policy = self._settings.starttls_policy
-        if self._settings.implicit_tls or policy is StarttlsPolicy.DISABLED:
-            return
-        if policy is StarttlsPolicy.MANDATORY or self._smtp.supports_extension("starttls"):
-            await self._smtp.starttls()
-            await self._smtp.ehlo()  # RFC 3207 §4.2: what was said in the clear counts for nothing
+    def _cut(self) -> None:
+        self._conversation.cut(BrokenOffError(Trouble.CONNECTION_LOST, "we have left"))
 
-    async def _log_in(self) -> None:
-        username = self._settings.username
-        if not username:
-            return
-        encrypted = self._smtp.get_transport_info("sslcontext") is not None
-        if not encrypted and self._settings.starttls_policy is not StarttlsPolicy.DISABLED:
-            raise Unavailable(Trouble.TLS, "the relay offers no TLS, and the password must not go in the clear")
-        password = _password(self._settings)
-        methods = self._smtp.server_auth_methods
-        if "plain" in methods:
-            await self._smtp.auth_plain(username, password)
-        elif "login" in methods:
-            await self._smtp.auth_login(username, password)
-        elif "cram-md5" in methods:
-            await self._smtp.auth_crammd5(username, password)
-        else:
-            raise Unavailable(Trouble.CREDENTIALS, "the relay offers no login that we know: PLAIN, LOGIN or CRAM-MD5")
+    # -- whose turn it is
 
-    async def _command(self, stage: Stage, *words: bytes) -> None:
-        self._stage = stage
-        with self._translated():
-            reply = await self._smtp.execute_command(*words)
-        if reply.code not in _EXPECTED[stage]:
-            raise self._judged(reply.code, reply.message)
+    def _next_turn(self) -> _Turn | None:
+        """The turn of the next mail that waits, if the connection may have one. Nothing of it has been sent."""
+        waiting = self._traffic.waiting
+        while waiting and self._is_fit():
+            sending = waiting.popleft()
+            if sending.is_over:
+                continue
+            try:
+                commands = {
+                    Stage.MAIL: mail_command(sending.envelope, self._extensions),
+                    Stage.RCPT: rcpt_command(sending.envelope),
+                    Stage.DATA: b"DATA\r\n",
+                }
+            except DeliveryError as error:
+                sending.fail(error)
+                continue
+            turn = _Turn(sending, commands, is_first=not self._mails)
+            self._mails += 1
+            self._turns.append(turn)
+            return turn
+        return None
 
-    async def _send_content(self, content: bytes) -> str:
-        """Content and final dot, transparent as in RFC 5321 §4.5.2, and the answer to them."""
-        with self._translated():
-            protocol = self._smtp.protocol
-            if protocol is None:
-                raise SMTPServerDisconnected("lost after DATA")
-            protocol.write(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
-            self._stage = Stage.CONTENT
-            reply = await protocol.read_response(timeout=self._patience.content)
-        if reply.code not in _EXPECTED[Stage.CONTENT]:
-            raise self._judged(reply.code, reply.message)
-        self.is_clean = True
-        return _detail(reply.code, reply.message)
+    async def _rested_turn(self) -> _Turn | None:
+        """The turn of a mail that comes before the connection has rested for too long."""
+        loop, turn = asyncio.get_running_loop(), None
+        until = loop.time() + self._patience.idle
+        while turn is None and self._is_fit() and loop.time() < until:
+            self._rest = loop.create_future()
+            self._traffic.resting.append(self)
+            expiry = loop.call_at(until, self.wake)
+            try:
+                await self._rest
+            finally:
+                expiry.cancel()
+                with suppress(ValueError):  # whoever woke it has taken it out
+                    self._traffic.resting.remove(self)
+            turn = self._next_turn()
+        return turn
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The library's errors in our words. After any of them, and after 421, the connection is of no more use."""
+    def _is_fit(self) -> bool:
+        return self._conversation.is_open and self._mails < MOST_MAILS and self._traffic.wants(self)
+
+    # -- one mail
+
+    async def _hand_over(self, turn: _Turn) -> _Turn | None:
+        """Send the mail. Gives the next one, if its commands have left together with the content."""
+        following = None
         try:
-            yield
-        except DeliveryError:
-            self._smtp.close()
-            raise
-        except (SMTPException, OSError, UnicodeError) as error:
-            self._smtp.close()
-            if isinstance(error, SMTPResponseException) and error.code > 0:
-                raise self._judged(error.code, error.message) from error
-            raise self._broken(error) from error
+            await self._open(turn)
+            if turn.sending.is_over or not turn.sending.still_held():
+                raise ClaimLost
+            following = self._send_content(turn)
+            turn.sending.succeed(str(await self._answer(turn, Stage.CONTENT)))
+        except DeliveryError as error:
+            self._went_wrong(turn, error)
+        self._turns.remove(turn)
+        return following
 
-    def _broken(self, error: Exception) -> Unavailable:
-        """No answer: the first reason that fits."""
-        detail = one_line(f"{type(error).__name__}: {error}", DETAIL_LENGTH)
-        perhaps = self._stage is Stage.CONTENT
-        if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
-            return Unavailable(Trouble.TLS, detail, perhaps=perhaps)
-        if self._stage in _PREPARATION:
-            return Unavailable(_PREPARATION[self._stage], detail)
-        if isinstance(error, SMTPTimeoutError):
-            return Unavailable(Trouble.TIMEOUT, detail, perhaps=perhaps)
-        if isinstance(error, OSError):  # SMTPServerDisconnected is one, too
-            return Unavailable(Trouble.CONNECTION_LOST, detail, perhaps=perhaps)
-        return Unavailable(Trouble.PROTOCOL, detail, perhaps=perhaps)
+    async def _open(self, turn: _Turn) -> None:
+        """MAIL, RCPT and DATA. All that were sent are answered, so the first bad answer is the one that counts."""
+        if self._groups and not turn.replies:
+            self._conversation.write(self._group(turn))
+        if self._leftover:
+            await self._clear_up()
+        failure: DeliveryError | None = None
+        for stage in OPENING:
+            try:
+                await self._answer(turn, stage)
+            except DeliveryError as error:
+                failure = failure or error
+                if not self._groups:
+                    break
+        if failure is not None:
+            raise failure
 
-    def _judged(self, code: int, answer: str) -> DeliveryError:
-        """A reply that is not the hoped-for one: the whole table of what it means."""
-        detail, hint = _detail(code, answer), hint_in(answer)
-        if code == _CLOSING:
-            self._smtp.close()
-            return Unavailable(Trouble.BUSY, detail, code=code, retry_after=hint)
-        if self._stage in _PREPARATION:
-            return Unavailable(_PREPARATION[self._stage], detail, code=code, retry_after=hint)
-        if code in _AUTHENTICATION:
-            self._smtp.close()
-            return Unavailable(Trouble.CREDENTIALS, detail, code=code)
-        if code // 100 == TRANSIENT:
-            return Unavailable(Trouble.TEMPORARY, detail, code=code, retry_after=hint)
-        if code // 100 == PERMANENT:
-            return Refused(_REFUSAL[self._stage], detail, code=code)
-        self._smtp.close()
-        return Unavailable(Trouble.PROTOCOL, detail, code=code, perhaps=self._stage is Stage.CONTENT)
+    def _group(self, turn: _Turn) -> bytes:
+        """What opens the transaction (RFC 2920 §3.1); the answers are expected from now on."""
+        for stage in OPENING:
+            turn.replies[stage] = self._conversation.expect(self._patience.command)
+        return b"".join(turn.commands.values())
 
+    def _send_content(self, turn: _Turn) -> _Turn | None:
+        if self._conversation.end is not None:
+            raise unanswered(Stage.DATA, self._conversation.end)  # nothing of the content has left
+        turn.replies[Stage.CONTENT] = self._conversation.expect(self._patience.content)
+        following = self._next_turn() if self._groups and self._traffic.is_full else None
+        content = data(turn.sending.envelope.content)
+        self._conversation.write(content if following is None else content + self._group(following))
+        return following
 
-def _detail(code: int, answer: str) -> str:
-    return one_line(f"{code} {answer}", DETAIL_LENGTH)
+    async def _answer(self, turn: _Turn, stage: Stage) -> Reply:
+        """The relay's answer, which is asked for now unless it was before. Raises what an unhoped-for one means."""
+        if stage not in turn.replies:
+            turn.replies[stage] = self._conversation.expect(self._patience.command)
+            self._conversation.write(turn.commands[stage])
+        try:
+            reply = await turn.replies[stage]
+        except BrokenOffError as error:
+            raise unanswered(stage, error) from error
+        if reply.code // 100 != _HOPED_FOR[stage]:
+            raise judged(stage, reply)
+        turn.taken.add(stage)
+        return reply
 
+    # -- what went wrong
 
-def _password(settings: SmtpSettings) -> str:
-    try:
-        return secret(settings.password, settings.password_file)
-    except SettingsError as error:
-        raise Unavailable(Trouble.CREDENTIALS, str(error)) from error
+    def _went_wrong(self, turn: _Turn, error: DeliveryError) -> None:
+        """Tell whoever waits, unless another connection will do; then see to it that the next mail finds order."""
+        ended = not self._conversation.is_open or error.code == _CLOSING
+        if ended and self._was_too_late(turn, error):
+            self._traffic.waiting.appendleft(turn.sending)
+        else:
+            turn.sending.fail(error)
+            self._tell(turn, error)
+        is_unsound = isinstance(error, Unavailable) and error.reason in _UNSOUND
+        if ended or is_unsound or isinstance(error, Held | ClaimLost):
+            self._cut()  # also where the relay waits for content that it must not have
+        elif Stage.CONTENT not in turn.replies:
+            self._abort(turn)
+
+    def _was_too_late(self, turn: _Turn, error: DeliveryError) -> bool:
+        """Did the connection end between two mails, by its age or by what befell the one before?"""
+        unheard = isinstance(error, Unavailable) and error.code in (None, _CLOSING) and not turn.taken
+        return unheard and not turn.is_first and not turn.sending.is_over
+
+    def _tell(self, turn: _Turn, error: DeliveryError) -> None:
+        if not isinstance(error, Unavailable):
+            return
+        if error.reason is Trouble.BUSY:
+            self._traffic.relay_is_busy()
+        confused = error.reason is Trouble.PROTOCOL
+        deaf = error.reason is Trouble.TIMEOUT and Stage.MAIL in turn.taken
+        if self._groups and Stage.CONTENT not in turn.replies and (confused or deaf):
+            self._traffic.pipelining_fails()
+
+    def _abort(self, turn: _Turn) -> None:
+        """Leave a transaction that has no content yet."""
+        if Stage.DATA in turn.taken:
+            if Stage.RCPT in turn.taken:
+                self._cut()  # what would end the content would send it
+                return
+            # RFC 2920 §3.1: a relay may wait for content though it has taken no recipient; its end goes to nobody.
+            self._leftover.append(self._conversation.expect(self._patience.content))
+            self._conversation.write(b".\r\n")
+        if turn.taken:
+            self._leftover.append(self._conversation.expect(self._patience.command))
+            self._conversation.write(b"RSET\r\n")
+
+    async def _clear_up(self) -> None:
+        """Await the answers to an aborted transaction; the last one tells whether the relay has forgotten it."""
+        answers, self._leftover = self._leftover, []
+        with suppress(BrokenOffError):  # then there is no connection, as its next mail finds out
+            *_, last = [await answer for answer in answers]
+            if last.code // 100 != _HOPED_FOR[Stage.MAIL]:
+                self._cut()

@@ -1,0 +1,172 @@
+"""The pool of connections: as many as are needed and allowed, and no more than the relay bears."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.mailer.errors import Held, Trouble, Unavailable
+from services.mailer.transports.smtp import GROW_SECONDS, Width
+from services.mailer.transports.smtp_connection import MOST_MAILS
+from simulators.mailbox import Mailbox, Rule
+from tests.relaying import IMPATIENT, MAIL, failure, held, to, transport
+from tests.waiting import wait_until
+
+NAMES = [f"person-{number}" for number in range(12)]
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    """A relay that takes everything, in the clear."""
+    async with Mailbox() as mailbox:
+        yield mailbox
+
+
+async def test_mails_at_once_have_a_connection_each_and_leave_them_for_the_next(mailbox: Mailbox) -> None:
+    slow = Rule("accepted", delay=0.2)
+    mailbox.rules = [slow]
+    async with transport(mailbox, connections=10) as smtp:
+        for _ in range(2):
+            await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(4)))
+    assert (len(mailbox.mails), mailbox.connections) == (8, 4)
+
+
+async def test_there_are_never_more_connections_than_allowed(mailbox: Mailbox) -> None:
+    mailbox.rules = [Rule("accepted", delay=0.01)]
+    async with transport(mailbox, connections=3) as smtp:
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(40)))
+    assert (len(mailbox.mails), mailbox.connections) == (40, 3)
+
+
+async def test_a_slow_recipient_delays_nobody_while_connections_may_be_added(mailbox: Mailbox) -> None:
+    mailbox.rules = [Rule("data", "550 5.7.1 no", recipient="slow@example.com", delay=60)]
+    async with transport(mailbox, connections=4) as smtp:
+        slow = asyncio.create_task(smtp.send(to("slow"), held))
+        await wait_until(lambda: mailbox.rules[0].obeyed, "the slow one is under way")
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        assert not slow.done()
+        slow.cancel()
+    assert {mail.recipient for mail in mailbox.mails} == {f"{name}@example.com" for name in NAMES}
+
+
+async def test_connections_that_the_relay_has_cut_meanwhile_cost_no_mail(mailbox: Mailbox) -> None:
+    slow = Rule("accepted", delay=0.1)
+    mailbox.rules = [slow]
+    async with transport(mailbox) as smtp:
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(3)))
+        await mailbox.stop()
+        await mailbox.start()
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(3)))
+    assert (len(mailbox.mails), mailbox.connections) == (6, 6)
+
+
+async def test_a_connection_is_left_after_so_many_mails(mailbox: Mailbox) -> None:
+    async with transport(mailbox, connections=1) as smtp:
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(MOST_MAILS + 1)))
+    assert (len(mailbox.mails), mailbox.connections) == (MOST_MAILS + 1, 2)
+
+
+async def test_a_wrong_password_is_tried_once_for_all_mails_that_wait() -> None:
+    async with Mailbox(users={"alice": "other"}) as mailbox:
+        async with transport(mailbox, connections=10, username="alice", password="wrong") as smtp:
+            errors = await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES), return_exceptions=True)
+        assert [error.reason for error in errors if isinstance(error, Held)] == [Trouble.CREDENTIALS] * len(NAMES)
+        assert len(mailbox.logins) == 1
+
+
+async def test_a_relay_that_bears_few_connections_gets_few_and_no_mail_minds(mailbox: Mailbox) -> None:
+    slow, full = Rule("accepted", delay=0.05), Rule("connect", "421 4.7.0 too many connections")
+    mailbox.rules = [slow]
+    async with transport(mailbox, connections=10) as smtp:
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(2)))
+        mailbox.rules = [slow, full]
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        refused = full.obeyed
+        assert refused > 0
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        assert full.obeyed == refused  # it has learned
+    assert len(mailbox.mails) == 2 + 2 * len(NAMES)
+
+
+async def test_a_relay_that_is_busy_gets_fewer_connections(mailbox: Mailbox) -> None:
+    slow, busy = Rule("accepted", delay=0.05), Rule("rcpt", "421 4.3.2 too much", times=1, recipient="busy@*")
+    mailbox.rules = [slow, busy]
+    async with transport(mailbox, connections=8) as smtp:
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        wide = len(mailbox.open)
+        trouble = await failure(Unavailable, smtp.send(to("busy"), held))
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        assert trouble.reason is Trouble.BUSY
+        await wait_until(lambda: len(mailbox.open) <= wide // 2, "half of the connections are left")
+
+
+async def test_a_connection_that_cannot_be_made_fails_nobody_while_there_are_others(mailbox: Mailbox) -> None:
+    slow, broken = Rule("accepted", delay=0.05), Rule("ehlo", "550 5.7.1 not you any more")
+    mailbox.rules = [slow]
+    async with transport(mailbox, connections=5) as smtp:
+        await smtp.send(MAIL, held)
+        mailbox.rules = [slow, broken]
+        await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+        assert broken.obeyed > 0
+    assert len(mailbox.mails) == 1 + len(NAMES)
+
+
+async def test_a_relay_that_does_not_answer_holds_all_that_wait(mailbox: Mailbox) -> None:
+    mailbox.rules = [Rule("ehlo", delay=60)]
+    async with transport(mailbox, IMPATIENT) as smtp:
+        errors = await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES), return_exceptions=True)
+    assert {type(error) for error in errors} == {Held}
+    assert mailbox.connections == 1
+
+
+async def test_nothing_is_left_of_a_connection_that_was_being_made(mailbox: Mailbox) -> None:
+    silent = Rule("ehlo", delay=60)
+    mailbox.rules = [silent]
+    async with transport(mailbox) as smtp:
+        sending = asyncio.create_task(smtp.send(MAIL, held))
+        await wait_until(lambda: silent.obeyed, "the relay is silent")
+        sending.cancel()
+    assert mailbox.mails == []
+
+
+async def test_a_fault_of_ours_reaches_whoever_waits_and_nobody_else(mailbox: Mailbox) -> None:
+    def broken() -> bool:
+        raise RuntimeError("a fault")
+
+    async with transport(mailbox, connections=1) as smtp:
+        first, faulty, last = await asyncio.gather(
+            smtp.send(to("ann"), held), smtp.send(MAIL, broken), smtp.send(to("eve"), held), return_exceptions=True
+        )
+    assert isinstance(faulty, RuntimeError)
+    assert (first, last) == ("250 2.0.0 OK: mail 1", "250 2.0.0 OK: mail 2")
+
+
+# -- how wide
+
+
+@given(most=st.integers(1, 1000), hints=st.lists(st.tuples(st.integers(-5, 1500), st.floats(0, 100)), max_size=20))
+def test_there_is_always_one_connection_and_never_one_too_many(most: int, hints: list[tuple[int, float]]) -> None:
+    now = 0.0
+    width = Width(most, lambda: now)
+    for hint, pause in hints:
+        before = width.now
+        width.narrow(hint)
+        assert width.now == min(before, max(1, hint))
+        now += pause
+        assert 1 <= width.now <= most
+
+
+def test_it_grows_again_by_one_at_a_time() -> None:
+    now = 0.0
+    width = Width(20, lambda: now)
+    now = 1000.0
+    width.narrow(3)
+    seen = []
+    for _ in range(20):
+        seen.append(width.now)
+        now += GROW_SECONDS
+    assert seen == [*range(3, 20), 20, 20, 20]
+    width.narrow(19)
+    assert width.now == 19
