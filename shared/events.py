@@ -1,4 +1,4 @@
-"""What happens to Access Requests, in Teleport's own words: the messages from the watcher to the router.
+"""What happens to Access Requests and to the rules about them: the messages from the watcher to the router.
 
 Values never change; knowledge about a request grows by merging events (see `services.router.changes`).
 Every stored JSON carries its format's version `v`; readers ignore fields that they do not know.
@@ -62,6 +62,10 @@ class Resource(Message):
     kind: str
     name: str
     sub_resource: str = ""
+    friendly_name: str = ""
+    """What people call it where its name is an id; empty: not known."""
+    labels: dict[str, str] = {}
+    """For the conditions of rules; empty: not known. The router does not remember them."""
 
 
 class Threshold(Message):
@@ -96,6 +100,12 @@ class AccessRequest(Message):
     thresholds: tuple[Threshold, ...] = ()
     access_list: str = ""
     """Title of the access list that a promoted request was promoted to."""
+    logins_by_role: dict[str, tuple[str, ...]] = {}
+    """Logins that the requested roles allow; a role that is not here was not looked up."""
+    system_annotations: dict[str, tuple[str, ...]] = {}
+    """For the conditions of rules; the router does not remember them."""
+    user_traits: dict[str, tuple[str, ...]] = {}
+    """The requester's, for the conditions of rules; empty: not known. The router does not remember them."""
 
 
 class RequestChanged(Message):
@@ -115,16 +125,81 @@ class RequestGone(Message):
     request_id: RequestId
 
 
-AccessEvent = Annotated[RequestChanged | RequestGone, Field(discriminator="type")]
-
-_access_event: TypeAdapter[RequestChanged | RequestGone] = TypeAdapter(AccessEvent)
+RequestEvent = RequestChanged | RequestGone
 
 
-def request_id_of(event: RequestChanged | RequestGone) -> str:
+class Shift(Message):
+    """A part of a day, as the rule's author wrote it: `services.router.schedules` reads it."""
+
+    weekday: str
+    start: str
+    end: str
+
+
+class Schedule(Message):
+    """When a rule applies."""
+
+    shifts: tuple[Shift, ...] = ()
+    timezone: str = ""
+
+
+class AccessMonitoringRule(Message):
+    """An Access Monitoring Rule that has notifications for us, as Teleport last showed it."""
+
+    name: str
+    condition: str
+    recipients: tuple[str, ...] = ()
+    schedules: dict[str, Schedule] = {}
+    """By name; without any the rule applies at all times."""
+
+
+class RulesListed(Message):
+    """All rules that Teleport holds for us: they replace whatever was known before."""
+
+    v: Literal[1] = 1
+    type: Literal["rules_listed"] = "rules_listed"
+    rules: tuple[AccessMonitoringRule, ...] = ()
+
+
+class RulesUnavailable(Message):
+    """Teleport does not show us its rules: whatever was known before is forgotten, and the role map alone counts."""
+
+    v: Literal[1] = 1
+    type: Literal["rules_unavailable"] = "rules_unavailable"
+    reason: str
+
+
+class RuleChanged(Message):
+    """A rule was created or changed: Teleport's PUT."""
+
+    v: Literal[1] = 1
+    type: Literal["rule_changed"] = "rule_changed"
+    rule: AccessMonitoringRule
+
+
+class RuleDeleted(Message):
+    """A rule was deleted, or is none for us any more."""
+
+    v: Literal[1] = 1
+    type: Literal["rule_deleted"] = "rule_deleted"
+    name: str
+
+
+RulesEvent = RulesListed | RulesUnavailable | RuleChanged | RuleDeleted
+
+Event = RequestEvent | RulesEvent
+"""Whatever the watcher puts on the stream."""
+
+AccessEvent = Annotated[Event, Field(discriminator="type")]
+
+_access_event: TypeAdapter[Event] = TypeAdapter(AccessEvent)
+
+
+def request_id_of(event: RequestEvent) -> str:
     """The id of the request that the event is about."""
     return event.request_id if isinstance(event, RequestGone) else event.request.id
 
 
-def parse_event(data: bytes | str) -> RequestChanged | RequestGone:
+def parse_event(data: bytes | str) -> Event:
     """Read an event as it stands on the stream. Raises `pydantic.ValidationError`."""
     return _access_event.validate_json(data)
