@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
 from shared import keys
-from shared.events import RequestChanged, RequestGone, RequestState
+from shared.events import Event, RequestState
+from shared.rules import KnownRules, known_rules
 
 GROUP = "router"
 DATA = b"data"
@@ -56,7 +58,7 @@ class EventWriter:
                 raise
         self._epoch = epoch  # last: if the group cannot be made, the loss is still to be told
 
-    async def append(self, events: Sequence[RequestChanged | RequestGone]) -> bool:
+    async def append(self, events: Sequence[Event]) -> bool:
         """Put the events on the stream, in one transaction.
 
         Gives False if Redis had lost its data since `open`: the events are on the stream and the group exists
@@ -98,6 +100,13 @@ class EventWriter:
             for request_id, (state, reviews, gone) in zip(request_ids, rows, strict=True)
             if reviews is not None
         }
+
+    async def known_rules(self) -> KnownRules | None:
+        """What the router has committed about the Access Monitoring Rules; None: nothing that can be read."""
+        try:
+            return known_rules(cast("dict[bytes, bytes]", await self._redis.hgetall(keys.RULES)))
+        except ValidationError:
+            return None
 
     async def open_requests(self, routed_before_seconds: float) -> set[str]:
         """Ids of requests that the router holds for pending and has routed longer ago than this, by Redis's clock."""

@@ -4,6 +4,7 @@
 |---|---|---|---|---|---|
 | `access-mail:epoch` | string | random, written once: its loss tells of lost data | for ever | watcher | watcher |
 | `access-mail:events` | stream | one `AccessEvent` as JSON per entry | trimmed to what every group has read | watcher | router |
+| `access-mail:rules` | hash | Access Monitoring Rules by name, their revision | as long as Teleport has them | router | router, watcher |
 | `access-mail:request:{id}` | hash | `RequestMemory`: revision, facts, told, notices | 30 days or more, refreshed | router | router, mailer |
 | `access-mail:open` | zset | ids of pending requests by time of routing | bounded by open requests | router | watcher |
 | `access-mail:thread:{thread}` | list | mail ids in order; the head is in the queue | 30 days | router, mailer | mailer |
@@ -18,6 +19,7 @@ No address stands in a key. All times are Redis's own (`TIME`), never a host's.
 
 EPOCH = "access-mail:epoch"
 EVENTS = "access-mail:events"
+RULES = "access-mail:rules"
 OPEN = "access-mail:open"
 CLAIMS = "access-mail:claims"
 RECOVERY = "access-mail:recovery"

@@ -45,6 +45,7 @@ class Why(StrEnum):
     ROLE = "role"
     DEFAULT = "default"
     SUGGESTED_REVIEWER = "suggested-reviewer"
+    RULE = "rule"
 
 
 class Recipient(Message):
@@ -55,6 +56,8 @@ class Recipient(Message):
     why: Why
     role: str = ""
     """The requested role whose mapping names the address."""
+    rule: str = ""
+    """The Access Monitoring Rule that names the address."""
 
     @property
     def hash(self) -> str:

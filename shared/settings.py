@@ -144,6 +144,23 @@ class RedisSettings(Section):
     password_file: Path | None = Field(None, description="file that holds the password")
 
 
+class RuleEffect(StrEnum):
+    """`routing.rules`: what recipients of matching Access Monitoring Rules do to those of the role map."""
+
+    REPLACE = "replace"
+    ADD = "add"
+
+
+class RoutingSettings(Section):
+    """`[routing]`: who is told."""
+
+    rules: RuleEffect = Field(
+        RuleEffect.REPLACE,
+        description="matching Access Monitoring Rules replace role_to_recipients and suggested reviewers,"
+        " as in the Go plugin, or add to them",
+    )
+
+
 class ProbeSettings(Section):
     """Where a service answers /metrics, /healthz and /readyz."""
 
@@ -210,6 +227,7 @@ class Settings(Section, BaseSettings):
     smtp: SmtpSettings | None = None
     delivery: DeliverySettings | None = None
     role_to_recipients: RoleMap = Field({}, description="role → addresses; '*' for all roles that are not named")
+    routing: RoutingSettings = RoutingSettings()
     log: LogSettings = LogSettings()
     redis: RedisSettings = RedisSettings()
     watcher: WatcherSettings = WatcherSettings()

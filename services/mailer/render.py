@@ -115,7 +115,8 @@ def _label(cluster: str) -> str:
 def _marks(mail: Mail) -> tuple[tuple[str, str], ...]:
     """What filters can sort by."""
     why = mail.recipient.why
-    reason = f"{why}:{untrusted.line(mail.recipient.role, 256)}" if why is Why.ROLE else why.value
+    name = {Why.ROLE: mail.recipient.role, Why.RULE: mail.recipient.rule}.get(why)
+    reason = why.value if name is None else f"{why}:{untrusted.line(name, 256)}"
     return (
         ("X-Access-Mail-Request", mail.request_id),
         ("X-Access-Mail-Notice", str(mail.notice)),

@@ -222,6 +222,8 @@ def _why(recipient: Recipient, user: str) -> str:
             return "you are a default recipient of access requests"
         case Why.SUGGESTED_REVIEWER:
             return f"{user or 'the requester'} suggested you as a reviewer"
+        case Why.RULE:
+            return f"the Access Monitoring Rule {_name(recipient.rule)} names you"
 
 
 def _name(text: str) -> str:

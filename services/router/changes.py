@@ -38,8 +38,16 @@ def _learn(facts: RequestFacts, event: RequestChanged | RequestGone) -> RequestF
         return facts.model_copy(update={"gone": True})
     request = event.request if facts.request is None else _merged(facts.request, event.request)
     return facts.model_copy(
-        update={"request": request, "cluster": event.cluster if facts.request is None else facts.cluster}
+        update={"request": _remembered(request), "cluster": event.cluster if facts.request is None else facts.cluster}
     )
+
+
+def _remembered(request: AccessRequest) -> AccessRequest:
+    """Without what only the conditions of rules ask for: it is asked once, and may be large and personal."""
+    if not (request.user_traits or request.system_annotations or any(one.labels for one in request.resources)):
+        return request
+    resources = tuple(resource.model_copy(update={"labels": {}}) for resource in request.resources)
+    return request.model_copy(update={"resources": resources, "system_annotations": {}, "user_traits": {}})
 
 
 def _merged(known: AccessRequest, seen: AccessRequest) -> AccessRequest:

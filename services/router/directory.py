@@ -1,11 +1,12 @@
 """Who hears of a request, and why: pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.addresses import is_address
-from shared.events import AccessRequest
+from shared.events import AccessMonitoringRule, AccessRequest
 from shared.mail import Recipient, Why
+from shared.settings import RuleEffect
 
 FALLBACK = "*"
 LONGEST_ADDRESS = 254
@@ -16,18 +17,52 @@ RoleMap = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Audience:
-    """The people to tell, each once, and how many suggested reviewers could not be told."""
+    """The people to tell, each once, and how many names could be told nothing, for they are no e-mail addresses."""
 
     recipients: tuple[Recipient, ...]
     unaddressable: int
-    """Suggested reviewers whose name is no e-mail address."""
+    """Suggested reviewers."""
+    unaddressable_by_rules: int = 0
+    """Recipients of the rules that apply."""
 
 
-def audience(request: AccessRequest, role_map: RoleMap) -> Audience:
-    """Recipients of the requested roles (`*` for roles without any), then suggested reviewers (Go plugin's rule).
+def audience(
+    request: AccessRequest,
+    role_map: RoleMap,
+    rules: Sequence[AccessMonitoringRule] = (),
+    effect: RuleEffect = RuleEffect.REPLACE,
+) -> Audience:
+    """Recipients of the rules that apply to the request; if they name nobody, those of the role map (Go plugin's rule).
 
-    A request for resources alone names no role: it goes to `*`.
+    With `RuleEffect.ADD` both. A rule that names nobody who can be told does not silence the role map.
     """
+    by_rule, unaddressable = _by_rules(rules)
+    if by_rule and effect is RuleEffect.REPLACE:
+        return Audience(tuple(by_rule.values()), 0, unaddressable)
+    by_role = _by_role_map(request, role_map)
+    found = {**by_role, **by_rule}
+    reviewers = [normal_address(text) for text in request.suggested_reviewers]
+    for address in reviewers:
+        if address:
+            found.setdefault(address, Recipient(address=address, why=Why.SUGGESTED_REVIEWER))
+    return Audience(tuple(found.values()), reviewers.count(None), unaddressable)
+
+
+def _by_rules(rules: Sequence[AccessMonitoringRule]) -> tuple[dict[str, Recipient], int]:
+    found: dict[str, Recipient] = {}
+    unaddressable = 0
+    for rule in rules:
+        for text in rule.recipients:
+            address = normal_address(text)
+            if address is None:
+                unaddressable += 1
+            else:
+                found.setdefault(address, Recipient(address=address, why=Why.RULE, rule=rule.name))
+    return found, unaddressable
+
+
+def _by_role_map(request: AccessRequest, role_map: RoleMap) -> dict[str, Recipient]:
+    """Recipients of the requested roles, `*` for roles without any. A request for resources alone goes to `*`."""
     found: dict[str, Recipient] = {}
     for role in request.roles or ("",):
         addresses = role_map.get(role)
@@ -36,11 +71,7 @@ def audience(request: AccessRequest, role_map: RoleMap) -> Audience:
             address = normal_address(text)
             if address:
                 found.setdefault(address, Recipient(address=address, why=why, role=named))
-    reviewers = [normal_address(text) for text in request.suggested_reviewers]
-    for address in reviewers:
-        if address:
-            found.setdefault(address, Recipient(address=address, why=Why.SUGGESTED_REVIEWER))
-    return Audience(tuple(found.values()), unaddressable=reviewers.count(None))
+    return found
 
 
 def normal_address(text: str) -> str | None:

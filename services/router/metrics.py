@@ -46,6 +46,27 @@ class RouterMetrics:
             "Suggested reviewers whose name is no e-mail address",
             registry=registry,
         )
+        self.rules_used = Gauge(
+            "access_mail_router_rules", "Access Monitoring Rules that are asked for each request", registry=registry
+        )
+        self.rules_refused = Gauge(
+            "access_mail_router_rules_refused",
+            "Access Monitoring Rules that cannot be used; the log names each with its fault",
+            registry=registry,
+        )
+        self.rule_failures = Counter(
+            "access_mail_router_rule_failures",
+            "Times that a rule had no answer for a request, and did not apply",
+            registry=registry,
+        )
+        self.rule_changes = Counter(
+            "access_mail_router_rule_changes", "Events that have changed the rules", registry=registry
+        )
+        self.unaddressable_by_rules = Counter(
+            "access_mail_router_unaddressable_rule_recipients",
+            "Recipients of rules that are no e-mail addresses",
+            registry=registry,
+        )
         self.errors = Counter(
             "access_mail_router_redis_errors", "Times that Redis did not do its part", registry=registry
         )

@@ -18,9 +18,11 @@ from redis.exceptions import RedisError
 from services.router.changes import changes
 from services.router.directory import Audience, audience
 from services.router.metrics import EventOutcome, RouterMetrics
+from services.router.rulebook import Fault, Matches, Rulebook
+from services.router.rules import Rules
 from services.router.settings import RouterConfiguration
 from shared.event_log import GROUP, Delivery, EventReader
-from shared.events import RequestChanged, RequestGone, parse_event, request_id_of
+from shared.events import Event, RequestChanged, RequestEvent, RulesEvent, parse_event, request_id_of
 from shared.mail import Mail, NoticeKind
 from shared.mail_queue.depth import queue_depth
 from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
@@ -43,6 +45,8 @@ CONSUMER_UPKEEP_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 ROUTING_TRIES = 5
 ROUTE = "route"
+RULES = "the rules"
+"""Stands where else a request's id stands, which has no blanks."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,13 @@ class Routed:
     """An event with what it leads to."""
 
     delivery: Delivery
-    event: RequestChanged | RequestGone
+    event: RequestEvent
     commit: Commit
     outcome: EventOutcome
     audience: Audience | None
     """None: nobody had to be found."""
+    rule_faults: tuple[Fault, ...] = ()
+    """Rules that had no answer."""
 
 
 class Router:
@@ -66,6 +72,7 @@ class Router:
         self._end = RouterEnd(redis, GROUP, consumer)
         self._configuration = configuration
         self._metrics = RouterMetrics(registry)
+        self._rules = Rules(self._end, self._metrics)
         self._is_stopping = False
         self._postponed: list[Delivery] = []
         self._failures: Counter[str] = Counter()
@@ -106,7 +113,7 @@ class Router:
 
     def ready(self) -> str | None:
         """What is missing; None while events can be routed."""
-        return self._trouble.reason
+        return self._trouble.reason or self._rules.trouble
 
     # -- the loop
 
@@ -124,7 +131,7 @@ class Router:
 
     def _take(self) -> list[Delivery]:
         """What to route next: what had to wait, what dead routers left, or new entries."""
-        waiting, self._postponed = self._postponed, []
+        waiting, self._postponed = sorted(self._postponed, key=lambda delivery: delivery.position), []
         if time.monotonic() >= self._next_upkeep:
             left = self._upkeep()
             if left:
@@ -136,6 +143,7 @@ class Router:
     def _upkeep(self) -> list[Delivery]:
         now = time.monotonic()
         self._next_upkeep = now + UPKEEP_SECONDS
+        self._rules.current()  # another router may have been told of them
         self._reader.trim()
         if now >= self._next_consumer_upkeep:
             self._next_consumer_upkeep = now + CONSUMER_UPKEEP_SECONDS
@@ -144,16 +152,37 @@ class Router:
 
     def route(self, deliveries: Sequence[Delivery]) -> None:
         """Decide and commit; deliveries whose turn has not come are kept for the next call."""
-        remaining = self._in_turn(self._readable(deliveries))
+        requests: list[tuple[Delivery, RequestEvent]] = []
+        for delivery, event in self._in_turn(self._readable(deliveries)):
+            if isinstance(event, RequestEvent):
+                requests.append((delivery, event))
+            else:  # what came before is routed by the rules of before
+                self._route_requests(requests)
+                requests = []
+                self._take_rules(delivery, event)
+        self._route_requests(requests)
+
+    def _take_rules(self, delivery: Delivery, event: RulesEvent) -> None:
+        if self._end.commit_rules(delivery.entry, event):
+            self._metrics.rule_changes.inc()
+            log.info("the Access Monitoring Rules are others now (%s)", event.type)
+
+    def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> None:
+        remaining = events
         while remaining:
-            routed = self._decide(remaining)
+            # Asked after the turn was made sure of: all that stands before these events on the stream is in it.
+            rulebook = self._rules.current()
+            if rulebook is None:
+                self._postponed.extend(delivery for delivery, _ in remaining)
+                return
+            routed = self._decide(remaining, rulebook)
             results = self._end.commit([one.commit for one in routed])
             for one, result in zip(routed, results, strict=True):
                 self._count(one, result)
             # Another router was faster: read what it has learned, and decide again.
             remaining = [(r.delivery, r.event) for r, done in zip(routed, results, strict=True) if done is None]
 
-    def _readable(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, RequestChanged | RequestGone]]:
+    def _readable(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Event]]:
         readable = []
         for delivery in deliveries:
             try:
@@ -162,16 +191,15 @@ class Router:
                 self._bury(delivery, f"undecodable: {error.error_count()} faults, first: {error.errors()[0]['msg']}")
         return readable
 
-    def _in_turn(
-        self, events: list[tuple[Delivery, RequestChanged | RequestGone]]
-    ) -> list[tuple[Delivery, RequestChanged | RequestGone]]:
-        """Keep back events whose request has an earlier one in another router's hands: order is per request."""
+    def _in_turn(self, events: list[tuple[Delivery, Event]]) -> list[tuple[Delivery, Event]]:
+        """Keep back events that have an earlier one in another router's hands: of their request, or of the rules."""
         if not events:
             return []
         elsewhere = self._readable_quietly(self._reader.held_elsewhere(events[-1][0].entry))
         mine = []
         for delivery, event in events:
-            if elsewhere.get(request_id_of(event), delivery.position) < delivery.position:
+            first = min(elsewhere.get(subject, delivery.position) for subject in (_subject(event), RULES))
+            if first < delivery.position:
                 self._metrics.postponed.inc()
                 self._postponed.append(delivery)
             else:
@@ -180,16 +208,16 @@ class Router:
 
     @staticmethod
     def _readable_quietly(deliveries: Sequence[Delivery]) -> dict[str, tuple[int, int]]:
-        """Request → position of its first entry; what cannot be read is its holder's business."""
+        """Subject → position of its first entry; what cannot be read is its holder's business."""
         first: dict[str, tuple[int, int]] = {}
         for delivery in deliveries:
             try:
-                first.setdefault(request_id_of(parse_event(delivery.data)), delivery.position)
+                first.setdefault(_subject(parse_event(delivery.data)), delivery.position)
             except ValidationError:
                 continue
         return first
 
-    def _decide(self, events: Sequence[tuple[Delivery, RequestChanged | RequestGone]]) -> list[Routed]:
+    def _decide(self, events: Sequence[tuple[Delivery, RequestEvent]], rulebook: Rulebook) -> list[Routed]:
         remembered = self._end.recall(list({request_id_of(event): None for _, event in events}))
         stuck: set[str] = set()
         routed = []
@@ -199,7 +227,7 @@ class Router:
                 self._postponed.append(delivery)
                 continue
             try:
-                one = decide(delivery, event, remembered[request_id], self._configuration)
+                one = decide(delivery, event, remembered[request_id], self._configuration, rulebook)
             except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop the others
                 stuck.add(request_id)
                 self._routing_failed(delivery, request_id, error)
@@ -220,6 +248,8 @@ class Router:
         self._metrics.mails.inc(result.created)
         self._metrics.mails_known.inc(result.existed)
         self._metrics.last_success.set_to_current_time()
+        self._rules.failed(routed.rule_faults)
+        self._metrics.unaddressable_by_rules.inc(routed.audience.unaddressable_by_rules if routed.audience else 0)
         unaddressable = routed.audience.unaddressable if routed.audience else 0
         self._metrics.unaddressable.inc(unaddressable)
         if unaddressable:
@@ -247,21 +277,30 @@ class Router:
         self._trouble.failed(ROUTE, error)
 
 
+def _subject(event: Event) -> str:
+    """What an event's order is kept for: its request, or the rules."""
+    return request_id_of(event) if isinstance(event, RequestEvent) else RULES
+
+
 def decide(
     delivery: Delivery,
-    event: RequestChanged | RequestGone,
+    event: RequestEvent,
     remembered: Remembered | ValidationError,
     configuration: RouterConfiguration,
+    rulebook: Rulebook,
 ) -> Routed:
     """What follows from one event: pure. Raises the `ValidationError` of a memory that cannot be read."""
     if isinstance(remembered, ValidationError):
         raise remembered
     memory = remembered.memory
     notices, facts = changes(memory, event)
-    found = None
+    found, matches = None, Matches()
     told = memory.told if memory else ()
     if facts.request is not None and any(notice.kind is NoticeKind.REQUESTED for notice in notices):
-        found = audience(facts.request, configuration.role_map)
+        # The event tells more than is remembered: what only the rules ask for.
+        request = event.request if isinstance(event, RequestChanged) else facts.request
+        matches = rulebook.matching(request)
+        found = audience(request, configuration.role_map, matches.rules, configuration.rules)
         told = found.recipients
     after = None
     if memory is None or facts != memory.facts:
@@ -275,7 +314,7 @@ def decide(
         Mail(request_id=request_id_of(event), notice=notice, recipient=person) for notice in notices for person in told
     ]
     commit = Commit(delivery.entry, request_id_of(event), remembered.revision, after, mails)
-    return Routed(delivery, event, commit, _outcome(memory, facts, after), found)
+    return Routed(delivery, event, commit, _outcome(memory, facts, after), found, matches.faults)
 
 
 def _outcome(memory: RequestMemory | None, facts: RequestFacts, after: RequestMemory | None) -> EventOutcome:

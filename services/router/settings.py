@@ -5,7 +5,7 @@ from typing import Self
 
 from services.router.directory import RoleMap
 from shared.addresses import message_id_domain
-from shared.settings import Settings, SettingsError
+from shared.settings import RuleEffect, Settings, SettingsError
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class RouterConfiguration:
 
     role_map: RoleMap
     message_id_domain: str
+    rules: RuleEffect = RuleEffect.REPLACE
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -29,4 +30,4 @@ class RouterConfiguration:
             domain = message_id_domain(settings.delivery.message_id_domain, settings.delivery.sender)
         except ValueError as error:
             raise SettingsError([f"delivery.message_id_domain: {error}"]) from None
-        return cls(role_map=settings.role_map(), message_id_domain=domain)
+        return cls(role_map=settings.role_map(), message_id_domain=domain, rules=settings.routing.rules)

@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import Received, SnapshotOutcome, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.rules import Rules
 from services.watcher.snapshot import snapshot
-from services.watcher.teleport.client import TeleportError, TeleportRefused
+from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
 from services.watcher.teleport.connect import Connection
-from services.watcher.teleport.decode import Fault, Undecodable, WatchEvent
+from services.watcher.teleport.decode import Fault, Undecodable
 from services.watcher.together import first_to_end
-from shared.events import AccessRequest, RequestChanged, RequestGone
+from shared.events import AccessRequest, RequestChanged, RequestGone, RuleChanged, RuleDeleted
 from shared.mail import one_line
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Following:
         connection: Connection,
         events: asyncio.Queue[RequestChanged | RequestGone],
         outbox: Outbox,
+        *,
+        rules: Rules,
         metrics: WatcherMetrics,
         snapshot_seconds: float,
     ) -> None:
@@ -46,6 +48,7 @@ class Following:
         self._cluster = connection.server.cluster
         self._events = events
         self._outbox = outbox
+        self._rules = rules
         self._metrics = metrics
         self._snapshot_seconds = snapshot_seconds
         self._refused = Backoff(1, 30)
@@ -59,11 +62,12 @@ class Following:
         """Follow until the connection ends. Raises `TeleportError`."""
         # Watch first, then list: what happens during the listing must not fall between the two. Both append at
         # once, in any order: the router's knowledge only grows, so that an older state does no harm.
-        async with self._client.watch() as events:
-            await first_to_end(self._receive(events), self._take_snapshots(), self._ask_if_it_lives())
+        async with self._client.watch() as watch:
+            await self._rules.begin(self._client, shown=watch.shows_rules)
+            await first_to_end(self._receive(watch), self._take_snapshots(watch), self._ask_if_it_lives())
 
-    async def _receive(self, events: AsyncIterator[WatchEvent]) -> None:
-        async for event in events:
+    async def _receive(self, watch: Watch) -> None:
+        async for event in watch:
             self._metrics.last_event.set_to_current_time()
             match event:
                 case AccessRequest():
@@ -72,6 +76,9 @@ class Following:
                 case RequestGone():
                     self._metrics.received.labels(Received.GONE.value).inc()
                     await self._events.put(event)
+                case RuleChanged() | RuleDeleted():
+                    self._metrics.received.labels(Received.RULE.value).inc()
+                    await self._rules.tell(event)
                 case Undecodable():
                     self._metrics.received.labels(Received.UNDECODABLE.value).inc()
                     self._pass_over(event)
@@ -83,7 +90,7 @@ class Following:
         request_id = one_line(undecodable.request_id, LOGGED_ID)
         log.warning("request %r is passed over: %s", request_id, FAULTS[undecodable.fault])
 
-    async def _take_snapshots(self) -> None:
+    async def _take_snapshots(self, watch: Watch) -> None:
         while True:
             self._outbox.in_doubt.clear()
             pause = self._snapshot_seconds
@@ -97,6 +104,7 @@ class Following:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._outbox.in_doubt.wait()
+            await self._rules.compare(self._client, shown=watch.shows_rules)
 
     async def _take_snapshot(self) -> None:
         began = time.monotonic()

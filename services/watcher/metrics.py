@@ -12,6 +12,7 @@ class Received(StrEnum):
 
     CHANGED = "request_changed"
     GONE = "request_gone"
+    RULE = "rule"
     UNDECODABLE = "undecodable"
     OTHER = "other"
     """Something that we did not ask for, or that only newer versions know: skipped."""
@@ -67,6 +68,8 @@ class WatcherMetrics:
         self.waits = counter("append_waits", "Tries to append that had to be repeated, by reason", "reason", Wait)
         self.appended = Counter("access_mail_watcher_events_appended", "Events put on the stream", registry=registry)
         self.connected = gauge("connected", "1 while Teleport's events are followed")
+        self.rules = gauge("rules", "Access Monitoring Rules that notify us, at the last listing")
+        self.rules_shown = gauge("rules_shown", "1 while Teleport shows us its Access Monitoring Rules")
         self.listed = gauge("listed_requests", "Requests that Teleport held at the last complete snapshot")
         self.last_event = gauge("last_event_timestamp_seconds", "When the watch last brought an event")
         self.last_append = gauge("last_append_timestamp_seconds", "When events were last put on the stream")

@@ -12,8 +12,9 @@ from services.watcher.appended import Appended
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import Wait, WatcherMetrics
 from shared.event_log import EventLogFull, EventWriter, KnownRequest
-from shared.events import RequestChanged, RequestGone
+from shared.events import Event
 from shared.redis_trouble import RedisTrouble
+from shared.rules import KnownRules
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Outbox:
         """Make the stream ready."""
         await self._done(self._stream.open)
 
-    async def append(self, events: Sequence[RequestChanged | RequestGone]) -> None:
+    async def append(self, events: Sequence[Event]) -> None:
         """Put the events on the stream; they may be there twice if Redis's answer was lost."""
         began = time.monotonic()
         if not await self._done(lambda: self._stream.append(events)):
@@ -71,6 +72,10 @@ class Outbox:
     async def known_or_on_its_way(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
         """The same, and what waits for the router on the stream."""
         return self._appended.added_to(await self.known(request_ids), request_ids)
+
+    async def known_rules(self) -> KnownRules | None:
+        """What the router has committed about the Access Monitoring Rules."""
+        return await self._done(self._stream.known_rules)
 
     async def open_requests(self, routed_before_seconds: float) -> set[str]:
         """Requests that the router holds for pending and has routed longer ago than this, without an end in sight."""

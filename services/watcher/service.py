@@ -14,6 +14,7 @@ from services.watcher.credentials import Credentials
 from services.watcher.following import Following
 from services.watcher.metrics import Reconnect, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.rules import Rules
 from services.watcher.session import Session
 from services.watcher.settings import WatcherConfiguration
 from services.watcher.teleport.client import TeleportError, TeleportRefused, TeleportUnavailable
@@ -47,6 +48,7 @@ class Watcher:
         self._redis = redis
         self._metrics = WatcherMetrics(registry)
         self._outbox = Outbox(EventWriter(redis), self._metrics)
+        self._rules = Rules(self._outbox, self._metrics)
         self._events: asyncio.Queue[RequestChanged | RequestGone] = asyncio.Queue(QUEUE)
         self._soon = Backoff(0.02, 5)
         self._slowly = Backoff(1, 30)
@@ -195,7 +197,15 @@ class Watcher:
             identity.not_after.isoformat(),
         )
         seconds = teleport.snapshot_interval.total_seconds()
-        return Session(connection, Following(connection, self._events, self._outbox, self._metrics, seconds))
+        following = Following(
+            connection,
+            self._events,
+            self._outbox,
+            rules=self._rules,
+            metrics=self._metrics,
+            snapshot_seconds=seconds,
+        )
+        return Session(connection, following)
 
     def _complain(self, level: int, trouble: str) -> None:
         if trouble != self._complaint:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 
 from shared import keys
+from shared.events import RuleChanged, RuleDeleted, RulesEvent, RulesListed, RulesUnavailable
 from shared.mail import Mail, Notice, Recipient
 from shared.mail_queue.layout import (
     DESCRIPTION,
@@ -22,6 +23,7 @@ from shared.mail_queue.layout import (
     script_source,
 )
 from shared.memory import RequestFacts, RequestMemory
+from shared.rules import REVISION, UNAVAILABLE, KnownRules, known_rules, rule_field
 
 MEMORY_SECONDS = 30 * 24 * 3600
 AFTER_THE_END_SECONDS = 7 * 24 * 3600
@@ -67,6 +69,7 @@ class RouterEnd:
         self._group = group
         self._consumer = consumer
         self._put = redis.register_script(script_source("put"))
+        self._put_rules = redis.register_script(script_source("rules"))
         self._keys = common_keys(redis)
         self._arguments = common_arguments(redis)
 
@@ -95,6 +98,23 @@ class RouterEnd:
                 )
             return [Committed(*row[1:]) if row[0] else None for row in pipeline.execute()]
 
+    def rules_revision(self) -> str:
+        """What changed the rules last; empty: nothing was ever told of them."""
+        revision = cast("bytes | None", self._redis.hget(keys.RULES, REVISION.decode()))
+        return revision.decode() if revision else ""
+
+    def rules(self) -> KnownRules | None:
+        """The rules as they stand; None: not known. Raises `ValidationError` where a later version wrote them."""
+        return known_rules(cast("dict[bytes, bytes]", self._redis.hgetall(keys.RULES)))
+
+    def commit_rules(self, entry: str, event: RulesEvent) -> bool:
+        """Take what the event tells of the rules, and acknowledge it. False: it changes nothing."""
+        changed = self._put_rules(
+            keys=[*self._keys, keys.RULES, keys.EVENTS],
+            args=[*self._arguments, self._group, entry, *_rules_arguments(event)],
+        )
+        return bool(changed)
+
     def _arguments_of(self, commit: Commit, now: str) -> list[Argument]:
         fields = _fields(commit.after) if commit.after else []
         mails = [(mail.id, mail.thread, job_data(mail)) for mail in commit.mails]
@@ -107,6 +127,18 @@ class RouterEnd:
             _opening(commit.after),
         ]
         return [*header, now, DESCRIPTION, TIMEOUT_SECONDS, len(fields), *flat(fields), *flat(mails)]
+
+
+def _rules_arguments(event: RulesEvent) -> list[Argument]:
+    match event:
+        case RulesListed():
+            return ["replace", *flat([(rule_field(rule.name), rule.model_dump_json()) for rule in event.rules])]
+        case RulesUnavailable():
+            return ["replace", UNAVAILABLE, event.reason]
+        case RuleChanged():
+            return ["put", rule_field(event.rule.name), event.rule.model_dump_json()]
+        case RuleDeleted():
+            return ["delete", rule_field(event.name)]
 
 
 def _remembered(row: Sequence[Any]) -> Remembered | ValidationError:

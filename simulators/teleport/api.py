@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
-from services.watcher.teleport.pb import auth_pb2, auth_pb2_grpc, types_pb2
+from services.watcher.teleport.pb import auth_pb2, auth_pb2_grpc, rules_pb2, rules_pb2_grpc, types_pb2
 from simulators.teleport.cluster import Cluster
 from simulators.teleport.errors import TraceError
 from simulators.teleport.messages import ACCESS_MONITORING_RULE, ACCESS_REQUEST, init_event
@@ -20,8 +20,8 @@ Context = ServicerContext[Any, Any]
 KNOWN_KINDS = frozenset({ACCESS_REQUEST, ACCESS_MONITORING_RULE})
 
 
-class AuthApi(auth_pb2_grpc.AuthServiceServicer):
-    """The service `proto.AuthService` over one cluster."""
+class _Api:
+    """What all services of one cluster share."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -35,6 +35,24 @@ class AuthApi(auth_pb2_grpc.AuthServiceServicer):
             yield
         except TraceError as error:
             await context.abort(error.code, error.text)
+
+
+class RulesApi(_Api, rules_pb2_grpc.AccessMonitoringRulesServiceServicer):
+    """The service `teleport.accessmonitoringrules.v1.AccessMonitoringRulesService` over one cluster."""
+
+    async def ListAccessMonitoringRulesWithFilter(
+        self, request: rules_pb2.ListAccessMonitoringRulesWithFilterRequest, context: Context
+    ) -> rules_pb2.ListAccessMonitoringRulesResponse:
+        """Return one page of the matching rules."""
+        async with self._call("ListAccessMonitoringRulesWithFilter", context):
+            if ACCESS_MONITORING_RULE in self._cluster.faults.denied_kinds:
+                text = f"access denied to perform action list on {ACCESS_MONITORING_RULE}"
+                raise TraceError(StatusCode.PERMISSION_DENIED, text)
+            return self._cluster.rules_page(request)
+
+
+class AuthApi(_Api, auth_pb2_grpc.AuthServiceServicer):
+    """The service `proto.AuthService` over one cluster."""
 
     async def Ping(self, request: auth_pb2.PingRequest, context: Context) -> auth_pb2.PingResponse:
         """Tell which cluster this is and what it can do."""

@@ -9,20 +9,25 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import RLock
 
-from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
 from simulators.teleport.faults import Faults
 from simulators.teleport.messages import (
+    ACCESS_MONITORING_RULE,
     ACCESS_REQUEST,
     Draft,
     completed,
     delete_event,
+    delete_rule_event,
     instant,
     new_request,
+    new_rule,
     put_event,
+    put_rule_event,
     timestamp,
 )
 from simulators.teleport.plugin_data import PluginData, Record, insist_on_requests
 from simulators.teleport.requests import AccessRequests
+from simulators.teleport.rules import AccessMonitoringRules
 from simulators.teleport.settling import administered, reviewed
 from simulators.teleport.watches import Watches
 
@@ -53,6 +58,7 @@ class Cluster:
         self.faults = Faults(self.watches)
         self.plugin_data = PluginData()
         self._requests = AccessRequests()
+        self._rules = AccessMonitoringRules()
         self._clock = clock
         self._lock = RLock()
 
@@ -161,6 +167,28 @@ class Cluster:
         with self._lock:
             return self._requests.page(query)
 
+    def create_rule(self, name: str, condition: str, recipients: Sequence[str]) -> None:
+        """Create or replace an Access Monitoring Rule that notifies people by e-mail, at all times."""
+        self.put_rule(new_rule(name, condition, recipients))
+
+    def put_rule(self, rule: rules_pb2.AccessMonitoringRule) -> None:
+        """Store and show a rule exactly as it is."""
+        with self._lock:
+            self._publish(put_rule_event(self._rules.put(rule)), ACCESS_MONITORING_RULE)
+
+    def delete_rule(self, name: str) -> None:
+        """Delete the rule. Raises `TraceError` (NotFound)."""
+        with self._lock:
+            self._rules.remove(name)
+            self._publish(delete_rule_event(name), ACCESS_MONITORING_RULE)
+
+    def rules_page(
+        self, query: rules_pb2.ListAccessMonitoringRulesWithFilterRequest
+    ) -> rules_pb2.ListAccessMonitoringRulesResponse:
+        """Return one page of a listing of rules."""
+        with self._lock:
+            return self._rules.page(query)
+
     def find_plugin_data(self, wanted: types_pb2.PluginDataFilter) -> auth_pb2.PluginDataSeq:
         """Answer `GetPluginData`. Raises `TraceError` (BadParameter)."""
         with self._lock:
@@ -190,7 +218,7 @@ class Cluster:
         self._publish(put_event(request))
         return request
 
-    def _publish(self, event: auth_pb2.Event) -> None:
+    def _publish(self, event: auth_pb2.Event, kind: str = ACCESS_REQUEST) -> None:
         # Under the lock: watches see the changes of a request in the order in which they happened.
         if not self.faults.lose_events:
-            self.watches.publish(ACCESS_REQUEST, event)
+            self.watches.publish(kind, event)

@@ -16,7 +16,7 @@ class Faults:
 
     def __init__(self, watches: Watches) -> None:
         self.denied_kinds: set[str] = set()
-        """Kinds that nobody may watch."""
+        """Kinds that nobody may watch; of rules, nor list."""
         self.unimplemented: set[str] = set()
         """Methods that this cluster does not have, as `ListAccessRequests` in an old one."""
         self.delays: dict[str, float] = {}

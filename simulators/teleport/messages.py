@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.pb import auth_pb2, header_pb2, rules_pb2, types_pb2
 
 ACCESS_REQUEST = "access_request"
 ACCESS_MONITORING_RULE = "access_monitoring_rule"
@@ -121,6 +121,34 @@ def delete_event(request_id: str) -> auth_pb2.Event:
     """Return the event of a request that was deleted or has expired: a header, nothing else."""
     metadata = types_pb2.Metadata(Name=request_id, Namespace="default")
     header = types_pb2.ResourceHeader(Kind=ACCESS_REQUEST, Version="v3", Metadata=metadata)
+    return auth_pb2.Event(Type=auth_pb2.DELETE, ResourceHeader=header)
+
+
+def new_rule(
+    name: str, condition: str, recipients: Sequence[str], notify: str = "email"
+) -> rules_pb2.AccessMonitoringRule:
+    """Return a rule as `tctl create` makes it."""
+    return rules_pb2.AccessMonitoringRule(
+        metadata=header_pb2.Metadata(name=name, namespace="default"),
+        kind=ACCESS_MONITORING_RULE,
+        version="v1",
+        spec=rules_pb2.AccessMonitoringRuleSpec(
+            subjects=[ACCESS_REQUEST],
+            condition=condition,
+            notification=rules_pb2.Notification(name=notify, recipients=recipients),
+        ),
+    )
+
+
+def put_rule_event(rule: rules_pb2.AccessMonitoringRule) -> auth_pb2.Event:
+    """Return the event of a created or changed rule: the whole rule."""
+    return auth_pb2.Event(Type=auth_pb2.PUT, AccessMonitoringRule=rule)
+
+
+def delete_rule_event(name: str) -> auth_pb2.Event:
+    """Return the event of a deleted rule: a header, nothing else."""
+    metadata = types_pb2.Metadata(Name=name, Namespace="default")
+    header = types_pb2.ResourceHeader(Kind=ACCESS_MONITORING_RULE, Version="v1", Metadata=metadata)
     return auth_pb2.Event(Type=auth_pb2.DELETE, ResourceHeader=header)
 
 

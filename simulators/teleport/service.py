@@ -11,8 +11,9 @@ import grpc
 from grpc import aio
 
 from services.watcher.teleport.pb.auth_pb2_grpc import add_AuthServiceServicer_to_server
+from services.watcher.teleport.pb.rules_pb2_grpc import add_AccessMonitoringRulesServiceServicer_to_server
 from simulators.certificates import ClusterAuthority
-from simulators.teleport.api import KNOWN_KINDS, AuthApi
+from simulators.teleport.api import KNOWN_KINDS, AuthApi, RulesApi
 from simulators.teleport.cluster import Cluster, utc_now
 from simulators.teleport.rbac import Permission, RoleBasedAccess
 
@@ -67,6 +68,7 @@ class AuthService(Cluster):
         )
         self._server = aio.server(interceptors=[self.access], options=SERVER_OPTIONS)
         add_AuthServiceServicer_to_server(AuthApi(self), self._server)
+        add_AccessMonitoringRulesServiceServicer_to_server(RulesApi(self), self._server)
         self.port = self._server.add_secure_port(self.address, credentials)
         await self._server.start()
         self._expiry = asyncio.create_task(self._expire())

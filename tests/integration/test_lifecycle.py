@@ -9,6 +9,7 @@ from redis import Redis
 
 from shared.readiness import Ready
 from tests.processes import probe, run
+from tests.rules import know_rules
 from tests.waiting import wait_for
 
 FILE = """
@@ -26,8 +27,9 @@ output = "{log}"
 
 
 @pytest.fixture
-def file(tmp_path: Path, redis_url: str) -> Path:
-    """A configuration that the router can run with; it logs to stderr."""
+def file(tmp_path: Path, redis: Redis, redis_url: str) -> Path:
+    """A configuration that the router can run with, and rules that it knows; it logs to stderr."""
+    know_rules(redis)
     path = tmp_path / "access-mail.toml"
     path.write_text(FILE.format(url=redis_url, log="stderr"))
     return path

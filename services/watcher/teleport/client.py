@@ -19,19 +19,25 @@ from grpc import aio
 
 from services.watcher.teleport.decode import (
     KIND,
+    PLUGIN,
+    RULE_KIND,
     AuthServer,
     Decoded,
     WatchEvent,
+    accepted_kinds,
     decode_event,
     decode_ping,
     decode_request,
+    decode_rule,
     is_init,
 )
 from services.watcher.teleport.dial import SERVER_NAME, Route, describe, is_refusal
 from services.watcher.teleport.identity import Identity
-from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
 from services.watcher.teleport.pb.auth_pb2_grpc import AuthServiceStub
+from services.watcher.teleport.pb.rules_pb2_grpc import AccessMonitoringRulesServiceStub
 from services.watcher.teleport.tunnel import Tunnel
+from shared.events import AccessMonitoringRule
 
 CLIENT_VERSION = "18.2.8"
 """Teleport's version whose API we speak: servers convert some resources for clients that name none."""
@@ -43,6 +49,11 @@ CALL_SECONDS = 30
 
 PAGE = 100
 """Requests per call of a listing."""
+
+RULES_SECONDS = 10
+"""For a page of rules: what happens meanwhile waits, and Teleport hangs up on who is slow for 30 s."""
+
+RULES_PAGE = 100
 
 # Keepalive as in Teleport's own client: its servers hang up on who pings more often than once a minute.
 # A page of requests may exceed gRPC's default of 4 MiB, which Teleport does not limit when it sends.
@@ -91,6 +102,21 @@ REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
 Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, auth_pb2.Event]"
 
 
+class Watch:
+    """The events of a watch that has begun. They never end but with a `TeleportError`."""
+
+    def __init__(self, kinds: frozenset[str], events: AsyncIterator[WatchEvent]) -> None:
+        self.shows_rules = RULE_KIND in kinds
+        """Does our role allow to hear of changed rules?"""
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[WatchEvent]:
+        return self._events
+
+    async def __anext__(self) -> WatchEvent:
+        return await anext(self._events)
+
+
 class TeleportClient:
     """One connection to the Auth Service. When a call fails with `TeleportUnavailable` make a new one."""
 
@@ -98,6 +124,7 @@ class TeleportClient:
         self._tunnel = tunnel
         self._channel = aio.insecure_channel(f"unix:{tunnel.socket}", options=OPTIONS)
         self._auth = AuthServiceStub(self._channel)
+        self._rules = AccessMonitoringRulesServiceStub(self._channel)
         self._metadata = aio.Metadata(("version", CLIENT_VERSION))
         self._has_pages = True
 
@@ -132,21 +159,22 @@ class TeleportClient:
             return decode_ping(await call)
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """Follow what happens to Access Requests: entered once Teleport has confirmed that it has begun.
+    async def watch(self) -> AsyncIterator[Watch]:
+        """Follow what happens to Access Requests and rules: entered once Teleport has confirmed that it has begun.
 
-        Nothing that happened before is told. The events never end but with a `TeleportError`.
+        Nothing that happened before is told. Raises `TeleportError`.
         """
-        # Rules and others that our role may not read must not fail the watch of requests.
-        watch = auth_pb2.Watch(Kinds=[types_pb2.WatchKind(Kind=KIND)], AllowPartialSuccess=True)
-        call = self._auth.WatchEvents(watch, metadata=self._metadata)
+        # Rules that our role may not read must not fail the watch of requests.
+        kinds = [types_pb2.WatchKind(Kind=kind) for kind in (KIND, RULE_KIND)]
+        wanted = auth_pb2.Watch(Kinds=kinds, AllowPartialSuccess=True)
+        call = self._auth.WatchEvents(wanted, metadata=self._metadata)
         try:
-            await self._begin(call)
-            yield self._events(call)
+            yield Watch(await self._begin(call), self._events(call))
         finally:
             call.cancel()
 
-    async def _begin(self, call: Watching) -> None:
+    async def _begin(self, call: Watching) -> frozenset[str]:
+        """The kinds that Teleport will tell of."""
         try:
             async with asyncio.timeout(INIT_SECONDS):
                 first = await self._next(call)
@@ -154,6 +182,10 @@ class TeleportClient:
             raise TeleportUnavailable(f"the watch did not begin within {INIT_SECONDS} s") from error
         if not is_init(first):
             raise TeleportUnavailable("the watch began with another event than INIT")
+        kinds = accepted_kinds(first, (KIND, RULE_KIND))
+        if KIND not in kinds:
+            raise TeleportRefused(f"Teleport does not let this role watch {KIND}")
+        return kinds
 
     async def _events(self, call: Watching) -> AsyncIterator[WatchEvent]:
         while True:
@@ -217,6 +249,23 @@ class TeleportClient:
         call: Any = self._channel.unary_unary(method, request_serializer=type(request).SerializeToString)
         with self._translated():
             await call(request, timeout=CALL_SECONDS, metadata=self._metadata)
+
+    async def rules(self) -> AsyncIterator[list[AccessMonitoringRule]]:
+        """All Access Monitoring Rules that notify us, in pages. Raises `TeleportError`."""
+        call = rules_pb2.ListAccessMonitoringRulesWithFilterRequest(
+            page_size=RULES_PAGE, subjects=[KIND], notification_name=PLUGIN
+        )
+        while True:
+            with self._translated():
+                answer = await self._rules.ListAccessMonitoringRulesWithFilter(
+                    call, timeout=RULES_SECONDS, metadata=self._metadata
+                )
+            if cast("object", answer) is None:  # what gRPC gives where it cannot parse a message
+                raise TeleportUnavailable("the list of Access Monitoring Rules cannot be read")
+            yield [rule for rule in map(decode_rule, answer.rules) if rule is not None]
+            if not answer.next_page_token:
+                return
+            call.page_token = answer.next_page_token
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

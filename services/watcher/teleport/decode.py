@@ -12,10 +12,28 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.watcher.teleport.pb import auth_pb2, types_pb2
-from shared.events import AccessRequest, Cluster, RequestGone, RequestState, Resource, Review, Threshold
+from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2, wrappers_pb2
+from shared.events import (
+    AccessMonitoringRule,
+    AccessRequest,
+    Cluster,
+    RequestGone,
+    RequestState,
+    Resource,
+    Review,
+    RuleChanged,
+    RuleDeleted,
+    Schedule,
+    Shift,
+    Threshold,
+)
 
 KIND: Final = "access_request"
+RULE_KIND: Final = "access_monitoring_rule"
+RULE_VERSIONS: Final = ("", "v1")
+
+PLUGIN: Final = "email"
+"""The name that the Go plugin has in Teleport: rules that notify it notify us."""
 
 REASON_CHARACTERS = 2_000
 NAME_CHARACTERS = 256
@@ -24,6 +42,13 @@ REVIEWS = 20
 RESOURCES = 50
 SUGGESTED_REVIEWERS = 500
 THRESHOLDS = 20
+ANNOTATIONS = 50
+ANNOTATION_VALUES = 50
+RULE_RECIPIENTS = 500
+SCHEDULES = 20
+SHIFTS = 100
+CONDITION_CHARACTERS = 10_000
+"""A longer condition is passed on cut, one character longer than any that is used: the router refuses it."""
 
 CUT = "…"
 
@@ -62,7 +87,7 @@ class AuthServer:
 
 
 Decoded = AccessRequest | Undecodable
-WatchEvent = AccessRequest | RequestGone | Undecodable | None
+WatchEvent = AccessRequest | RequestGone | RuleChanged | RuleDeleted | Undecodable | None
 """None: an event about something that we did not ask for or do not know."""
 
 
@@ -83,6 +108,13 @@ def is_init(event: auth_pb2.Event) -> bool:
     return event.Type == auth_pb2.INIT
 
 
+def accepted_kinds(init: auth_pb2.Event, asked: Iterable[str]) -> frozenset[str]:
+    """What a watch will tell of, as its first event says; very old servers say nothing, and accept all."""
+    if init.WhichOneof("Resource") != "WatchStatus":
+        return frozenset(asked)
+    return frozenset(kind.Kind for kind in init.WatchStatus.Spec.Kinds)
+
+
 def decode_event(event: auth_pb2.Event) -> WatchEvent:
     """Read an event of the watch."""
     resource = event.WhichOneof("Resource")
@@ -91,7 +123,37 @@ def decode_event(event: auth_pb2.Event) -> WatchEvent:
     if event.Type == auth_pb2.DELETE and resource == "ResourceHeader" and event.ResourceHeader.Kind == KIND:
         request_id = event.ResourceHeader.Metadata.Name
         return RequestGone(request_id=request_id) if _is_legal(request_id) else _undecodable(request_id, Fault.ID)
+    if event.Type == auth_pb2.PUT and resource == "AccessMonitoringRule":
+        rule = decode_rule(event.AccessMonitoringRule)
+        # It may have been for us before it was changed.
+        return RuleChanged(rule=rule) if rule else RuleDeleted(name=_name(event.AccessMonitoringRule.metadata.name))
+    if event.Type == auth_pb2.DELETE and resource == "ResourceHeader" and event.ResourceHeader.Kind == RULE_KIND:
+        return RuleDeleted(name=_name(event.ResourceHeader.Metadata.Name))
     return None
+
+
+def decode_rule(message: rules_pb2.AccessMonitoringRule) -> AccessMonitoringRule | None:
+    """Read a rule; None: it notifies nobody of Access Requests through us, or is of a version that is not known."""
+    spec = message.spec
+    is_ours = spec.notification.name == PLUGIN and KIND in spec.subjects and message.version in RULE_VERSIONS
+    if not is_ours:
+        return None
+    return AccessMonitoringRule(
+        name=_name(message.metadata.name),
+        condition=spec.condition[: CONDITION_CHARACTERS + 1],
+        recipients=_names(spec.notification.recipients[:RULE_RECIPIENTS]),
+        schedules={_name(name): _schedule(spec.schedules[name]) for name in sorted(spec.schedules)[:SCHEDULES]},
+    )
+
+
+def _schedule(schedule: rules_pb2.Schedule) -> Schedule:
+    shifts = schedule.time.shifts[:SHIFTS]
+    return Schedule(
+        shifts=tuple(
+            Shift(weekday=_name(shift.weekday), start=_name(shift.start), end=_name(shift.end)) for shift in shifts
+        ),
+        timezone=_name(schedule.time.timezone),
+    )
 
 
 def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
@@ -124,6 +186,7 @@ def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
             for threshold in spec.Thresholds[:THRESHOLDS]
         ),
         access_list=_name(spec.accessList.Title or spec.accessList.Name),
+        system_annotations=_annotations(spec.SystemAnnotations),
     )
 
 
@@ -147,6 +210,11 @@ def _resource(resource: types_pb2.ResourceID) -> Resource:
         name=_name(resource.Name),
         sub_resource=_name(resource.SubResourceName),
     )
+
+
+def _annotations(annotations: wrappers_pb2.LabelValues) -> dict[str, tuple[str, ...]]:
+    keys = sorted(annotations.Values)[:ANNOTATIONS]
+    return {_name(key): _names(annotations.Values[key].Values[:ANNOTATION_VALUES]) for key in keys}
 
 
 def _reviews(reviews: Sequence[types_pb2.AccessReview]) -> tuple[Review, ...]:

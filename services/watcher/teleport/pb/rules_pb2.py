@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from services.watcher.teleport.pb import header_pb2 as services_dot_watcher_dot_teleport_dot_pb_dot_header__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(services/watcher/teleport/pb/rules.proto\x12!teleport.accessmonitoringrules.v1\x1a)services/watcher/teleport/pb/header.proto\"\xc2\x01\n\x14\x41\x63\x63\x65ssMonitoringRule\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.teleport.header.v1.Metadata\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08sub_kind\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12I\n\x04spec\x18\x05 \x01(\x0b\x32;.teleport.accessmonitoringrules.v1.AccessMonitoringRuleSpec\"\xb9\x03\n\x18\x41\x63\x63\x65ssMonitoringRuleSpec\x12\x10\n\x08subjects\x18\x01 \x03(\t\x12\x0e\n\x06states\x18\x02 \x03(\t\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x45\n\x0cnotification\x18\x04 \x01(\x0b\x32/.teleport.accessmonitoringrules.v1.Notification\x12L\n\x10\x61utomatic_review\x18\x06 \x01(\x0b\x32\x32.teleport.accessmonitoringrules.v1.AutomaticReview\x12\x15\n\rdesired_state\x18\x07 \x01(\t\x12]\n\tschedules\x18\x08 \x03(\x0b\x32J.teleport.accessmonitoringrules.v1.AccessMonitoringRuleSpec.SchedulesEntry\x1a]\n\x0eSchedulesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12:\n\x05value\x18\x02 \x01(\x0b\x32+.teleport.accessmonitoringrules.v1.Schedule:\x02\x38\x01\"0\n\x0cNotification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrecipients\x18\x02 \x03(\t\"8\n\x0f\x41utomaticReview\x12\x13\n\x0bintegration\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\"I\n\x08Schedule\x12=\n\x04time\x18\x01 \x01(\x0b\x32/.teleport.accessmonitoringrules.v1.TimeSchedule\"\x9d\x01\n\x0cTimeSchedule\x12\x45\n\x06shifts\x18\x01 \x03(\x0b\x32\x35.teleport.accessmonitoringrules.v1.TimeSchedule.Shift\x12\x10\n\x08timezone\x18\x02 \x01(\t\x1a\x34\n\x05Shift\x12\x0f\n\x07weekday\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\"\x84\x01\n!ListAccessMonitoringRulesResponse\x12\x46\n\x05rules\x18\x01 \x03(\x0b\x32\x37.teleport.accessmonitoringrules.v1.AccessMonitoringRule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(services/watcher/teleport/pb/rules.proto\x12!teleport.accessmonitoringrules.v1\x1a)services/watcher/teleport/pb/header.proto\"\x80\x01\n*ListAccessMonitoringRulesWithFilterRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x03\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08subjects\x18\x03 \x03(\t\x12\x19\n\x11notification_name\x18\x04 \x01(\t\"\xc2\x01\n\x14\x41\x63\x63\x65ssMonitoringRule\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.teleport.header.v1.Metadata\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08sub_kind\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12I\n\x04spec\x18\x05 \x01(\x0b\x32;.teleport.accessmonitoringrules.v1.AccessMonitoringRuleSpec\"\xb9\x03\n\x18\x41\x63\x63\x65ssMonitoringRuleSpec\x12\x10\n\x08subjects\x18\x01 \x03(\t\x12\x0e\n\x06states\x18\x02 \x03(\t\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x45\n\x0cnotification\x18\x04 \x01(\x0b\x32/.teleport.accessmonitoringrules.v1.Notification\x12L\n\x10\x61utomatic_review\x18\x06 \x01(\x0b\x32\x32.teleport.accessmonitoringrules.v1.AutomaticReview\x12\x15\n\rdesired_state\x18\x07 \x01(\t\x12]\n\tschedules\x18\x08 \x03(\x0b\x32J.teleport.accessmonitoringrules.v1.AccessMonitoringRuleSpec.SchedulesEntry\x1a]\n\x0eSchedulesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12:\n\x05value\x18\x02 \x01(\x0b\x32+.teleport.accessmonitoringrules.v1.Schedule:\x02\x38\x01\"0\n\x0cNotification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrecipients\x18\x02 \x03(\t\"8\n\x0f\x41utomaticReview\x12\x13\n\x0bintegration\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\"I\n\x08Schedule\x12=\n\x04time\x18\x01 \x01(\x0b\x32/.teleport.accessmonitoringrules.v1.TimeSchedule\"\x9d\x01\n\x0cTimeSchedule\x12\x45\n\x06shifts\x18\x01 \x03(\x0b\x32\x35.teleport.accessmonitoringrules.v1.TimeSchedule.Shift\x12\x10\n\x08timezone\x18\x02 \x01(\t\x1a\x34\n\x05Shift\x12\x0f\n\x07weekday\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\"\x84\x01\n!ListAccessMonitoringRulesResponse\x12\x46\n\x05rules\x18\x01 \x03(\x0b\x32\x37.teleport.accessmonitoringrules.v1.AccessMonitoringRule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdb\x01\n\x1c\x41\x63\x63\x65ssMonitoringRulesService\x12\xba\x01\n#ListAccessMonitoringRulesWithFilter\x12M.teleport.accessmonitoringrules.v1.ListAccessMonitoringRulesWithFilterRequest\x1a\x44.teleport.accessmonitoringrules.v1.ListAccessMonitoringRulesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._loaded_options = None
   _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._serialized_options = b'8\001'
-  _globals['_ACCESSMONITORINGRULE']._serialized_start=123
-  _globals['_ACCESSMONITORINGRULE']._serialized_end=317
-  _globals['_ACCESSMONITORINGRULESPEC']._serialized_start=320
-  _globals['_ACCESSMONITORINGRULESPEC']._serialized_end=761
-  _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._serialized_start=668
-  _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._serialized_end=761
-  _globals['_NOTIFICATION']._serialized_start=763
-  _globals['_NOTIFICATION']._serialized_end=811
-  _globals['_AUTOMATICREVIEW']._serialized_start=813
-  _globals['_AUTOMATICREVIEW']._serialized_end=869
-  _globals['_SCHEDULE']._serialized_start=871
-  _globals['_SCHEDULE']._serialized_end=944
-  _globals['_TIMESCHEDULE']._serialized_start=947
-  _globals['_TIMESCHEDULE']._serialized_end=1104
-  _globals['_TIMESCHEDULE_SHIFT']._serialized_start=1052
-  _globals['_TIMESCHEDULE_SHIFT']._serialized_end=1104
-  _globals['_LISTACCESSMONITORINGRULESRESPONSE']._serialized_start=1107
-  _globals['_LISTACCESSMONITORINGRULESRESPONSE']._serialized_end=1239
+  _globals['_LISTACCESSMONITORINGRULESWITHFILTERREQUEST']._serialized_start=123
+  _globals['_LISTACCESSMONITORINGRULESWITHFILTERREQUEST']._serialized_end=251
+  _globals['_ACCESSMONITORINGRULE']._serialized_start=254
+  _globals['_ACCESSMONITORINGRULE']._serialized_end=448
+  _globals['_ACCESSMONITORINGRULESPEC']._serialized_start=451
+  _globals['_ACCESSMONITORINGRULESPEC']._serialized_end=892
+  _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._serialized_start=799
+  _globals['_ACCESSMONITORINGRULESPEC_SCHEDULESENTRY']._serialized_end=892
+  _globals['_NOTIFICATION']._serialized_start=894
+  _globals['_NOTIFICATION']._serialized_end=942
+  _globals['_AUTOMATICREVIEW']._serialized_start=944
+  _globals['_AUTOMATICREVIEW']._serialized_end=1000
+  _globals['_SCHEDULE']._serialized_start=1002
+  _globals['_SCHEDULE']._serialized_end=1075
+  _globals['_TIMESCHEDULE']._serialized_start=1078
+  _globals['_TIMESCHEDULE']._serialized_end=1235
+  _globals['_TIMESCHEDULE_SHIFT']._serialized_start=1183
+  _globals['_TIMESCHEDULE_SHIFT']._serialized_end=1235
+  _globals['_LISTACCESSMONITORINGRULESRESPONSE']._serialized_start=1238
+  _globals['_LISTACCESSMONITORINGRULESRESPONSE']._serialized_end=1370
+  _globals['_ACCESSMONITORINGRULESSERVICE']._serialized_start=1373
+  _globals['_ACCESSMONITORINGRULESSERVICE']._serialized_end=1592
 # @@protoc_insertion_point(module_scope)

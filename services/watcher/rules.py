@@ -1,0 +1,96 @@
+"""Access Monitoring Rules on their way to the router: all of them before any request, then each change."""
+
+import asyncio
+import logging
+
+from services.watcher.metrics import WatcherMetrics
+from services.watcher.outbox import Outbox
+from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.decode import RULE_KIND
+from shared.events import RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3
+"""Listings that may fail in a row, while the connection works: requests must not wait for ever."""
+
+NOT_WATCHED = f"Teleport does not let this role watch {RULE_KIND}"
+
+
+class Rules:
+    """What Teleport shows of its rules. Listing and telling take turns: a listing must not undo a later change."""
+
+    def __init__(self, outbox: Outbox, metrics: WatcherMetrics) -> None:
+        self._outbox = outbox
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._failures = 0
+        self._said = ""
+
+    async def begin(self, client: TeleportClient, *, shown: bool) -> None:
+        """Tell the router all rules, or that there are none to be had; to be done before any request is told.
+
+        `shown`: the watch has accepted rules. Raises `TeleportUnavailable`.
+        """
+        async with self._turn:
+            await self._outbox.append([await self._listing(client, shown=shown)])
+
+    async def compare(self, client: TeleportClient, *, shown: bool) -> None:
+        """Tell the router what it does not know, should it have been lost. Raises `TeleportUnavailable`."""
+        async with self._turn:
+            listing = await self._listing(client, shown=shown)
+            known = await self._outbox.known_rules()
+            rules, unavailable = (known.rules, known.unavailable) if known else (None, "")
+            is_known = listing.rules == rules if isinstance(listing, RulesListed) else listing.reason == unavailable
+            if not is_known:
+                await self._outbox.append([listing])
+
+    async def tell(self, event: RuleChanged | RuleDeleted) -> None:
+        """Tell the router of a change, before anything that happens after it."""
+        async with self._turn:
+            await self._outbox.append([event])
+
+    async def _listing(self, client: TeleportClient, *, shown: bool) -> RulesListed | RulesUnavailable:
+        if not shown:
+            return self._unavailable(NOT_WATCHED)
+        try:
+            found = {rule.name: rule async for page in client.rules() for rule in page}
+        except TeleportRefused as error:
+            return self._unavailable(str(error))
+        except TeleportUnavailable as error:
+            self._failures += 1
+            if self._failures < PATIENCE:
+                raise
+            return await self._as_before(error)
+        self._failures = 0
+        self._available(len(found))
+        return RulesListed(rules=tuple(found[name] for name in sorted(found)))
+
+    async def _as_before(self, error: TeleportUnavailable) -> RulesListed | RulesUnavailable:
+        """What the router knows, if anything: better than no rules, as no rules are better than no mails."""
+        known = await self._outbox.known_rules()
+        if known is None or known.unavailable:
+            return self._unavailable(f"they cannot be listed: {error}")
+        self._metrics.rules_shown.set(0)
+        log.warning("Access Monitoring Rules cannot be listed, those that are known are used: %s", error)
+        return RulesListed(rules=known.rules)
+
+    def _available(self, count: int) -> None:
+        self._metrics.rules_shown.set(1)
+        self._metrics.rules.set(count)
+        said = f"{count} Access Monitoring Rules notify us"
+        if said != self._said:
+            log.info("%s", said)
+        self._said = said
+
+    def _unavailable(self, reason: str) -> RulesUnavailable:
+        self._metrics.rules_shown.set(0)
+        if reason != self._said:
+            log.warning(
+                "Access Monitoring Rules are not used, all requests go by role_to_recipients: %s; to use them, allow"
+                " list and read of %s in the role, and restart the watcher",
+                reason,
+                RULE_KIND,
+            )
+        self._said = reason
+        return RulesUnavailable(reason=reason)
