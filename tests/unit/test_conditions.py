@@ -142,6 +142,7 @@ MORE: list[tuple[str, bool]] = [
     # regular expressions: all of a text, or a part where it is replaced
     ('regexp.match(AR.roles, "edit*") && !regexp.match(AR.roles, "edit") && !regexp.match(AR.roles, "e.itor")', True),
     ('regexp.match(AR.roles, "^e.itor$")', True),
+    ('regexp.match(strings.upper(AR.roles), "E*") && regexp.match(AR.roles, strings.lower("EDIT*"))', True),
     ('regexp.replace(AR.roles, "^e(.)itor$", "$1-${1}!").contains("d-d!")', True),
     ('contains_all(set("x"), regexp.replace(AR.roles, "^editor$", "x"))', True),
     # times and versions

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any, Self
 
 from services.router.conditions.errors import EvaluationError, ParseError
-from services.router.conditions.functions import FUNCTIONS, METHODS, Overloads, call, fitting
+from services.router.conditions.functions import FUNCTIONS, METHODS, Overloads, fitting
 from services.router.conditions.kinds import Kind, Value, kind_of
 from services.router.conditions.parsing import parse
 from services.router.conditions.syntax import Call, Chain, Comparison, Index, Literal, Name, Node, Not, Select
@@ -121,16 +121,38 @@ def _called(node: Call, name: str, overloads: Overloads, arguments: list[Typed],
         signature = fitting(name, overloads, kinds, received)
     except TypeError as error:
         raise ParseError(str(error), node.place) from None
-    evaluates = [argument.evaluate for argument in arguments]
+    read = [_read(argument, signature.reads.get(position)) for position, argument in enumerate(arguments)]
     if Kind.DYNAMIC in kinds:
-
-        def with_unknown(variables: Variables) -> Value:
-            values = [evaluate(variables) for evaluate in evaluates]
-            return call(name, overloads, values, [kind_of(value) for value in values], received)
-
         result = signature.result if len(overloads) == 1 else Kind.DYNAMIC
-        return _folded(Typed(result, with_unknown), arguments)
-    return _folded(Typed(signature.result, _application(signature.do, evaluates)), arguments)
+        return _folded(Typed(result, _call_by_values(name, overloads, read, received)), arguments)
+    return _folded(Typed(signature.result, _application(signature.do, [one.evaluate for one in read])), arguments)
+
+
+def _call_by_values(name: str, overloads: Overloads, arguments: list[Typed], received: int) -> Evaluate:
+    """The call where some types are known only with the values. What has a type has been read already."""
+
+    def evaluate(variables: Variables) -> Value:
+        values = [argument.evaluate(variables) for argument in arguments]
+        try:
+            kinds = [
+                kind_of(value) if argument.kind is Kind.DYNAMIC else argument.kind
+                for argument, value in zip(arguments, values, strict=True)
+            ]
+            signature = fitting(name, overloads, kinds, received)
+        except TypeError as error:
+            raise EvaluationError(str(error)) from None
+        for position, reader in signature.reads.items():
+            if arguments[position].kind is Kind.DYNAMIC:
+                values[position] = reader(values[position])
+        return signature.do(*values)
+
+    return evaluate
+
+
+def _read(argument: Typed, reader: Callable[[Any], Any] | None) -> Typed:
+    if reader is None or argument.kind is Kind.DYNAMIC:
+        return argument
+    return _folded(Typed(argument.kind, lambda variables: reader(argument.evaluate(variables))), [argument])
 
 
 def _application(do: Callable[..., Value], evaluates: list[Evaluate]) -> Evaluate:

@@ -1,14 +1,14 @@
 """The functions and methods of the language: what they take, what they give, and what they do."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parseaddr
 from typing import Any, Final
 
-from services.router.conditions import patterns
 from services.router.conditions.errors import EvaluationError
 from services.router.conditions.kinds import Dict, Kind, Option, Pair, Strings, Value
+from services.router.conditions.patterns import Anywhere, Whole
 from services.router.conditions.times import rfc3339
 from services.router.conditions.versions import version
 from shared.addresses import is_address
@@ -31,6 +31,8 @@ class Signature:
     do: Callable[..., Value]
     variadic: set[Kind] | None = None
     """What may follow the parameters, any number of times."""
+    reads: Mapping[int, Callable[[Any], Any]] = field(default_factory=dict)
+    """Position → what is made of the argument there; once, where it is always the same."""
 
     def fits_number(self, given: int) -> bool:
         """May it be called with so many arguments?"""
@@ -126,9 +128,13 @@ def _local(address: str) -> str:
     return bare.rpartition("@")[0]
 
 
-def _replace_matches(texts: Strings, expression: str, replacement: str) -> Strings:
+def _matches(texts: Strings, expression: Whole) -> bool:
+    return expression.matches_any(texts)
+
+
+def _replace_matches(texts: Strings, expression: Anywhere, replacement: str) -> Strings:
     """What does not match is left out, as Teleport's documentation of the function says."""
-    found = [patterns.replaced(text, expression, replacement, LARGEST) for text in texts]
+    found = [expression.replaced(text, replacement, LARGEST) for text in texts]
     return frozenset(_bounded([text for text in found if text is not None]))
 
 
@@ -166,8 +172,8 @@ FUNCTIONS: Final[dict[str, Overloads]] = {
     "is_empty": (Signature([SET], Kind.BOOL, lambda texts: not texts),),
     "contains_any": (CONTAINS_ANY,),
     "contains_all": (CONTAINS_ALL,),
-    "regexp.match": (Signature([SET, STRING], Kind.BOOL, patterns.matches_any),),
-    "regexp.replace": (Signature([SET, STRING, STRING], Kind.SET, _replace_matches),),
+    "regexp.match": (Signature([SET, STRING], Kind.BOOL, _matches, reads={1: Whole}),),
+    "regexp.replace": (Signature([SET, STRING, STRING], Kind.SET, _replace_matches, reads={1: Anywhere}),),
     "strings.upper": (Signature([TEXTS], Kind.DYNAMIC, _each(str.upper)),),
     "strings.lower": (Signature([TEXTS], Kind.DYNAMIC, _each(str.lower)),),
     "strings.replaceall": (Signature([TEXTS, STRING, STRING], Kind.DYNAMIC, _each(_replace_all)),),
@@ -220,11 +226,3 @@ def fitting(name: str, overloads: Overloads, kinds: Sequence[Kind], received: in
     which = f"argument {position + 1 - received}" if position >= received else "the value before the dot"
     wants = signature.wants(position)
     raise TypeError(f"function ({name}): {which} must be {wants}, not {kinds[position].value}")
-
-
-def call(name: str, overloads: Overloads, values: Sequence[Any], kinds: Sequence[Kind], received: int) -> Value:
-    """Call it with values whose types were not known before. Raises `EvaluationError`."""
-    try:
-        return fitting(name, overloads, kinds, received).do(*values)
-    except TypeError as error:
-        raise EvaluationError(str(error)) from None

@@ -1,7 +1,7 @@
 """Regular expressions as Teleport writes them, by RE2, whose time is linear in the text."""
 
 import re
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
 import re2
@@ -11,37 +11,60 @@ from services.router.conditions.errors import EvaluationError
 MEMORY_BYTES = 1 << 20
 """What RE2 may use for one expression; a larger one is refused, and its automaton forgets beyond that."""
 
-KEPT = 4096
-"""Compiled expressions that are kept."""
+
+class Whole:
+    """An expression that a text must match from its beginning to its end."""
+
+    def __init__(self, expression: str) -> None:
+        """What is written ^…$ is a regular expression; all else is literal, but for `*`, which is any text.
+
+        Raises `EvaluationError` for what is no expression.
+        """
+        if not (expression.startswith("^") and expression.endswith("$")):
+            expression = "^" + "(.*)".join(map(re2.escape, expression.split("*"))) + "$"
+        # A set of one: asked only whether there is a match, RE2 answers six times as fast.
+        self._set = re2.Set.SearchSet(_options())
+        try:
+            self._set.Add(expression)
+            self._set.Compile()
+        except re2.error:
+            raise _refused(expression) from None
+
+    def matches_any(self, texts: frozenset[str]) -> bool:
+        """Does any of the texts match?"""
+        return any(self._set.Match(text) for text in texts)
 
 
-def matches_any(texts: frozenset[str], expression: str) -> bool:
-    """Does any of the texts match as a whole? Raises `EvaluationError` for what is no expression."""
-    pattern = _whole(expression)
-    return any(pattern.search(text) for text in texts)
+class Anywhere:
+    """An expression whose matches are replaced, wherever they are in a text."""
 
+    def __init__(self, expression: str) -> None:
+        """Raises `EvaluationError` for what is no expression."""
+        try:
+            self._pattern: Any = re2.compile(expression, _options())
+        except re2.error:
+            raise _refused(expression) from None
 
-def replaced(text: str, expression: str, replacement: str, longest: int) -> str | None:
-    """The text with each match replaced, `$1` and `${name}` in the replacement standing for groups.
+    def replaced(self, text: str, replacement: str, longest: int) -> str | None:
+        """The text with each match replaced, `$1` and `${name}` in the replacement standing for groups.
 
-    None: nothing matches. Raises `EvaluationError` for what is no expression or would be longer than `longest`.
-    """
-    pattern = _anywhere(expression)
-    parts: list[str] = []
-    length = end = 0
-    for match in pattern.finditer(text):
-        parts += [text[end : match.start()], _expanded(replacement, match, pattern.groupindex, longest)]
-        length += len(parts[-1]) + len(parts[-2])
-        end = match.end()
-        if length > longest:
-            raise EvaluationError(f"the text grows beyond {longest} characters")
-    return "".join([*parts, text[end:]]) if parts else None
+        None: nothing matches. Raises `EvaluationError` for what would be longer than `longest`.
+        """
+        parts: list[str] = []
+        length = end = 0
+        for match in self._pattern.finditer(text):
+            parts += [text[end : match.start()], _expanded(replacement, match, self._pattern.groupindex, longest)]
+            length += len(parts[-1]) + len(parts[-2])
+            end = match.end()
+            if length > longest:
+                raise EvaluationError(f"the text grows beyond {longest} characters")
+        return "".join([*parts, text[end:]]) if parts else None
 
 
 _REFERENCE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
 
 
-def _expanded(replacement: str, match: Any, names: dict[str, int], longest: int) -> str:
+def _expanded(replacement: str, match: Any, names: Mapping[str, int], longest: int) -> str:
     """Go's `Regexp.Expand`: a group that does not exist or took no part is empty text."""
 
     def group(reference: re.Match[str]) -> str:
@@ -57,26 +80,18 @@ def _expanded(replacement: str, match: Any, names: dict[str, int], longest: int)
     return _REFERENCE.sub(group, replacement)
 
 
-@lru_cache(KEPT)
-def _whole(expression: str) -> Any:
-    """What is written ^…$ is a regular expression; anything else is taken literally, but for `*`, which is any text."""
-    if expression.startswith("^") and expression.endswith("$"):
-        return _compiled(expression)
-    return _compiled("^" + "(.*)".join(map(re2.escape, expression.split("*"))) + "$")
-
-
-@lru_cache(KEPT)
-def _anywhere(expression: str) -> Any:
-    return _compiled(expression)
-
-
-def _compiled(expression: str) -> Any:
+def _options() -> Any:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = MEMORY_BYTES
+    return options
+
+
+def _refused(expression: str) -> EvaluationError:
+    """With RE2's own reason."""
     try:
-        return re2.compile(expression, options)
+        re2.compile(expression, _options())
     except re2.error as error:
         (reason,) = error.args
-        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise EvaluationError(f"no regular expression: {text}") from None
+        return EvaluationError(f"no regular expression: {reason.decode(errors='replace')}")
+    return EvaluationError("the regular expression is too large")
