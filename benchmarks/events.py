@@ -11,7 +11,7 @@ from benchmarks.sample import RECIPIENTS as SAMPLE_RECIPIENTS
 from benchmarks.sample import SENDER, facts, request_ids
 from shared import keys
 from shared.event_log import DATA
-from shared.events import RequestChanged
+from shared.events import RequestChanged, RulesListed
 
 EVENTS = 10_000
 WARM_UP = 2_000
@@ -65,6 +65,7 @@ def _environ(redis_url: str) -> dict[str, str]:
 
 def _fill(redis: Redis) -> None:
     with redis.pipeline(transaction=False) as pipeline:
+        pipeline.xadd(keys.EVENTS, {DATA: RulesListed().model_dump_json().encode()})
         for one in request_ids(EVENTS * SAMPLE_RECIPIENTS):
             known = facts(one)
             assert known.request is not None

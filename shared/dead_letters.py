@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from shared import keys
-from shared.events import parse_event, request_id_of
+from shared.events import RequestEvent, parse_event, request_id_of
 
 EVENT = "event"
 """What a dead event is; a mail is named by its notice."""
@@ -29,7 +29,7 @@ class DeadLetter:
     id: str
     """Of a mail, its RQ job; of an event, its entry in the stream of dead events."""
     request_id: str
-    """Empty where nobody can read what it is about."""
+    """Empty where nobody can read what it is about, or where it is about rules."""
     what: str
     """The mail's notice, like `requested`; `job` for what is no mail; `EVENT` for an event."""
     recipient: str
@@ -78,9 +78,11 @@ class DeadEvents:
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
     try:
-        request_id = request_id_of(parse_event(fields.get(b"data", b"")))
+        event = parse_event(fields.get(b"data", b""))
     except ValidationError:
         request_id = ""
+    else:
+        request_id = request_id_of(event) if isinstance(event, RequestEvent) else ""
     return DeadLetter(
         id=entry,
         request_id=request_id,

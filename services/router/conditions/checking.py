@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any, Self
 
 from services.router.conditions.errors import EvaluationError, ParseError
-from services.router.conditions.functions import FUNCTIONS, METHODS, Overloads, fitting
+from services.router.conditions.functions import FUNCTIONS, METHODS, Overloads, Signature, fitting
 from services.router.conditions.kinds import Kind, Value, kind_of
 from services.router.conditions.parsing import parse
 from services.router.conditions.syntax import Call, Chain, Comparison, Index, Literal, Name, Node, Not, Select
@@ -130,20 +130,25 @@ def _called(node: Call, name: str, overloads: Overloads, arguments: list[Typed],
 
 def _call_by_values(name: str, overloads: Overloads, arguments: list[Typed], received: int) -> Evaluate:
     """The call where some types are known only with the values. What has a type has been read already."""
+    known = [argument.kind for argument in arguments]
+    unknown = [position for position, kind in enumerate(known) if kind is Kind.DYNAMIC]
+    found: dict[tuple[Kind, ...], Signature] = {}
 
     def evaluate(variables: Variables) -> Value:
         values = [argument.evaluate(variables) for argument in arguments]
-        try:
-            kinds = [
-                kind_of(value) if argument.kind is Kind.DYNAMIC else argument.kind
-                for argument, value in zip(arguments, values, strict=True)
-            ]
-            signature = fitting(name, overloads, kinds, received)
-        except TypeError as error:
-            raise EvaluationError(str(error)) from None
-        for position, reader in signature.reads.items():
-            if arguments[position].kind is Kind.DYNAMIC:
-                values[position] = reader(values[position])
+        these = tuple(kind_of(values[position]) for position in unknown)
+        if these not in found:
+            kinds = list(known)
+            for position, kind in zip(unknown, these, strict=True):
+                kinds[position] = kind
+            try:
+                found[these] = fitting(name, overloads, kinds, received)
+            except TypeError as error:
+                raise EvaluationError(str(error)) from None
+        signature = found[these]
+        for position in unknown:
+            if position in signature.reads:
+                values[position] = signature.reads[position](values[position])
         return signature.do(*values)
 
     return evaluate
