@@ -23,6 +23,7 @@ from shared.settings_values import (
     Port,
     RefreshInterval,
     RoleMap,
+    RuleEffect,
     Sender,
     Severity,
     SmtpPort,
@@ -142,13 +143,6 @@ class RedisSettings(Section):
 
     url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; none: `start` runs its own")
     password_file: Path | None = Field(None, description="file that holds the password")
-
-
-class RuleEffect(StrEnum):
-    """`routing.rules`: what recipients of matching Access Monitoring Rules do to those of the role map."""
-
-    REPLACE = "replace"
-    ADD = "add"
 
 
 class RoutingSettings(Section):

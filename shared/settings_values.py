@@ -170,3 +170,10 @@ class OnAmbiguous(StrEnum):
 
 
 Severity = Annotated[LogSeverity, BeforeValidator(_severity)]
+
+
+class RuleEffect(StrEnum):
+    """`routing.rules`: what recipients of matching Access Monitoring Rules do to those of the role map."""
+
+    REPLACE = "replace"
+    ADD = "add"

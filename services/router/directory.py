@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shared.addresses import is_address
 from shared.events import AccessMonitoringRule, AccessRequest
 from shared.mail import Recipient, Why
-from shared.settings import RuleEffect
+from shared.settings_values import RuleEffect
 
 FALLBACK = "*"
 LONGEST_ADDRESS = 254

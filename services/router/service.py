@@ -7,7 +7,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -15,18 +14,15 @@ from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from services.router.changes import changes
-from services.router.directory import Audience, audience
+from services.router.decision import Routed, decide
 from services.router.metrics import EventOutcome, RouterMetrics
-from services.router.rulebook import Fault, Matches, Rulebook
+from services.router.rulebook import Rulebook
 from services.router.rules import Rules
 from services.router.settings import RouterConfiguration
 from shared.event_log import GROUP, Delivery, EventReader
-from shared.events import Event, RequestChanged, RequestEvent, RulesEvent, parse_event, request_id_of
-from shared.mail import Mail, NoticeKind
+from shared.events import Event, RequestEvent, RulesEvent, parse_event, request_id_of
 from shared.mail_queue.depth import queue_depth
-from shared.mail_queue.router_end import Commit, Committed, Remembered, RouterEnd
-from shared.memory import RequestFacts, RequestMemory
+from shared.mail_queue.router_end import Committed, Remembered, RouterEnd
 from shared.pulse import Pulse
 from shared.redis import connect
 from shared.redis_trouble import RedisTrouble
@@ -47,20 +43,6 @@ ROUTING_TRIES = 5
 ROUTE = "route"
 RULES = "the rules"
 """Stands where else a request's id stands, which has no blanks."""
-
-
-@dataclass(frozen=True)
-class Routed:
-    """An event with what it leads to."""
-
-    delivery: Delivery
-    event: RequestEvent
-    commit: Commit
-    outcome: EventOutcome
-    audience: Audience | None
-    """None: nobody had to be found."""
-    rule_faults: tuple[Fault, ...] = ()
-    """Rules that had no answer."""
 
 
 class Router:
@@ -280,44 +262,3 @@ class Router:
 def _subject(event: Event) -> str:
     """What an event's order is kept for: its request, or the rules."""
     return request_id_of(event) if isinstance(event, RequestEvent) else RULES
-
-
-def decide(
-    delivery: Delivery,
-    event: RequestEvent,
-    remembered: Remembered | ValidationError,
-    configuration: RouterConfiguration,
-    rulebook: Rulebook,
-) -> Routed:
-    """What follows from one event: pure. Raises the `ValidationError` of a memory that cannot be read."""
-    if isinstance(remembered, ValidationError):
-        raise remembered
-    memory = remembered.memory
-    notices, facts = changes(memory, event)
-    found, matches = None, Matches()
-    told = memory.told if memory else ()
-    if facts.request is not None and any(notice.kind is NoticeKind.REQUESTED for notice in notices):
-        # The event tells more than is remembered: what only the rules ask for.
-        request = event.request if isinstance(event, RequestChanged) else facts.request
-        matches = rulebook.matching(request)
-        found = audience(request, configuration.role_map, matches.rules, configuration.rules)
-        told = found.recipients
-    after = None
-    if memory is None or facts != memory.facts:
-        domain = memory.facts.message_id_domain if memory else configuration.message_id_domain
-        after = RequestMemory(
-            facts=facts.model_copy(update={"message_id_domain": domain}),
-            told=told,
-            notices=((memory.notices if memory else ()) + notices),
-        )
-    mails = [
-        Mail(request_id=request_id_of(event), notice=notice, recipient=person) for notice in notices for person in told
-    ]
-    commit = Commit(delivery.entry, request_id_of(event), remembered.revision, after, mails)
-    return Routed(delivery, event, commit, _outcome(memory, facts, after), found, matches.faults)
-
-
-def _outcome(memory: RequestMemory | None, facts: RequestFacts, after: RequestMemory | None) -> EventOutcome:
-    if after is None:
-        return EventOutcome.KNOWN
-    return EventOutcome.SETTLED_UNANNOUNCED if memory is None and facts.is_settled else EventOutcome.ROUTED

@@ -5,7 +5,8 @@ from typing import Self
 
 from services.router.directory import RoleMap
 from shared.addresses import message_id_domain
-from shared.settings import RuleEffect, Settings, SettingsError
+from shared.settings import Settings, SettingsError
+from shared.settings_values import RuleEffect
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.router.changes import changes
-from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
+from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Resource, Review
 from shared.mail import Notice, NoticeKind
 from shared.memory import RequestFacts, RequestMemory
 
@@ -142,3 +142,16 @@ def test_a_request_first_seen_when_settled_is_told_to_nobody() -> None:
     assert told == []
     assert memory is not None
     assert memory.facts.gone
+
+
+def test_what_only_rules_ask_for_is_not_remembered() -> None:
+    node = Resource(cluster="c", kind="node", name="n", labels={"env": "prod"})
+    asked = {"user_traits": {"team": ("sre",)}, "system_annotations": {"a": ("b",)}, "resources": (node,)}
+    for reviews in (0, 1):
+        event = changed(RequestState.PENDING, reviews)
+        event = event.model_copy(update={"request": event.request.model_copy(update=asked)})
+        _, memory = tell([changed(RequestState.PENDING, 0), event] if reviews else [event])
+        assert memory is not None
+        assert memory.facts.request is not None
+        assert (memory.facts.request.user_traits, memory.facts.request.system_annotations) == ({}, {})
+        assert [resource.labels for resource in memory.facts.request.resources] == [{}]

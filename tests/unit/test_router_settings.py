@@ -3,7 +3,8 @@
 import pytest
 
 from services.router.settings import RouterConfiguration
-from shared.settings import DeliverySettings, Settings, SettingsError
+from shared.settings import DeliverySettings, Settings, SettingsError, load_settings
+from shared.settings_values import RuleEffect
 
 
 def settings(sender: str, domain: str | None = None) -> Settings:
@@ -21,3 +22,18 @@ def test_a_domain_that_is_none_is_a_fault() -> None:
     assert raised.value.faults == [
         "delivery.message_id_domain: no domain name; write one like example.com, or delete the line"
     ]
+
+
+@pytest.mark.parametrize(("environ", "effect"), [({}, RuleEffect.REPLACE), ({"rules": "add"}, RuleEffect.ADD)])
+def test_rules_replace_the_role_map_or_add_to_it(environ: dict[str, str], effect: RuleEffect) -> None:
+    routing = {f"ACCESS_MAIL__ROUTING__{name.upper()}": value for name, value in environ.items()}
+    loaded = load_settings(None, {"ACCESS_MAIL__DELIVERY__SENDER": "a@example.com", **routing})
+    whole = loaded.model_copy(update={"role_to_recipients": {"*": ("ann@example.com",)}})
+    assert RouterConfiguration.of(whole).rules is effect
+
+
+def test_another_effect_of_rules_is_a_fault() -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(None, {"ACCESS_MAIL__ROUTING__RULES": "merge"})
+    assert "replace" in raised.value.faults[0]
+    assert "add" in raised.value.faults[0]

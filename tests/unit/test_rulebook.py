@@ -9,7 +9,7 @@ from services.router.directory import audience
 from services.router.rulebook import Rulebook
 from shared.events import AccessMonitoringRule, AccessRequest, RequestState, Schedule, Shift
 from shared.mail import Why
-from shared.settings import RuleEffect
+from shared.settings_values import RuleEffect
 from tests.rules import rule
 
 REQUEST = AccessRequest(
