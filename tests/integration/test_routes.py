@@ -277,7 +277,7 @@ async def test_a_role_that_may_not_read_is_refused(auth: AuthService, identity: 
     auth.faults.denied_kinds.add("access_request")
     connection = await connect(auth.address, identity)
     async with connection.client as client:
-        with pytest.raises(TeleportRefused, match="none of the requested kinds"):
+        with pytest.raises(TeleportRefused, match="does not let this role watch access_request"):
             async with client.watch():
                 pass
 
