@@ -14,4 +14,4 @@ def rule(name: str, condition: str, *recipients: str) -> AccessMonitoringRule:
 
 def know_rules(redis: Redis, *rules: AccessMonitoringRule) -> None:
     """Let the routers know these rules, and that there are no others, as if a watcher had listed them before."""
-    RouterEnd(redis, GROUP).commit_rules("0-1", RulesListed(rules=rules))
+    RouterEnd(redis, GROUP, "test").commit_rules("0-1", RulesListed(rules=rules))

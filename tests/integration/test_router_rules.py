@@ -208,7 +208,7 @@ def test_an_event_that_comes_again_changes_nothing(
 ) -> None:
     """In order, each perhaps again at any time later: as a router that was taken for dead may do."""
     redis.delete(keys.RULES)
-    end = RouterEnd(redis, GROUP)
+    end = RouterEnd(redis, GROUP, "test")
     for number, event in enumerate(events):
         end.commit_rules(f"9-{number + 7}", event)
         expected = redis.hgetall(keys.RULES)

@@ -31,7 +31,7 @@ async def auth() -> AsyncIterator[AuthService]:
 def commit(redis: Redis) -> None:
     """Take what stands on the stream, as a router does."""
     for number, event in enumerate(rules_events(redis), 1):
-        RouterEnd(redis, GROUP).commit_rules(f"1-{number}", event)
+        RouterEnd(redis, GROUP, "test").commit_rules(f"1-{number}", event)
 
 
 def often(auth: AuthService, folder: Path) -> Any:
