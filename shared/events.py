@@ -82,6 +82,8 @@ class AccessRequest(Message):
     id: RequestId
     user: str
     roles: tuple[str, ...] = ()
+    """The first ones; `role_count` counts all."""
+    role_count: int = 0
     state: RequestState
     created: AwareDatetime | None = None
     access_expires: AwareDatetime | None = None
@@ -94,6 +96,8 @@ class AccessRequest(Message):
     """The newest ones; `review_count` counts all."""
     review_count: int = 0
     suggested_reviewers: tuple[str, ...] = ()
+    """The first ones; `suggested_reviewer_count` counts all."""
+    suggested_reviewer_count: int = 0
     resources: tuple[Resource, ...] = ()
     """The first ones; `resource_count` counts all."""
     resource_count: int = 0
@@ -108,6 +112,27 @@ class AccessRequest(Message):
     """The requester's, for the conditions of rules; empty: not known. The router does not remember them."""
 
 
+class AnnouncedThread(Message):
+    """A person who was told of a request, and the mail that did it."""
+
+    address: str
+    message_id: str = ""
+    """Without angle brackets; empty where it is not known."""
+
+
+class Announced(Message):
+    """Who was told what of a request, as Teleport's record has it: the second witness, should Redis lose its data."""
+
+    threads: tuple[AnnouncedThread, ...]
+    review_count: int = 0
+    """How many reviews were told to them."""
+    resolution: str = ""
+    """`approved`, `denied`, `promoted` or `expired`, once they were told so; empty before that."""
+    user: str = ""
+    roles: tuple[str, ...] = ()
+    request_reason: str = ""
+
+
 class RequestChanged(Message):
     """A request was created, reviewed or settled: Teleport's PUT, or an entry of its listing."""
 
@@ -115,6 +140,8 @@ class RequestChanged(Message):
     type: Literal["request_changed"] = "request_changed"
     request: AccessRequest
     cluster: Cluster
+    announced: Announced | None = None
+    """Where the watcher found the request unknown to Redis, but known to Teleport's record."""
 
 
 class RequestGone(Message):
@@ -123,6 +150,9 @@ class RequestGone(Message):
     v: Literal[1] = 1
     type: Literal["request_gone"] = "request_gone"
     request_id: RequestId
+    announced: Announced | None = None
+    """As of `RequestChanged`; then with the cluster."""
+    cluster: Cluster | None = None
 
 
 RequestEvent = RequestChanged | RequestGone

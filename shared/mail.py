@@ -46,6 +46,8 @@ class Why(StrEnum):
     DEFAULT = "default"
     SUGGESTED_REVIEWER = "suggested-reviewer"
     RULE = "rule"
+    ANNOUNCED = "announced"
+    """Teleport's record says that the person heard of the request before; by which rule it does not say."""
 
 
 class Recipient(Message):
@@ -58,6 +60,9 @@ class Recipient(Message):
     """The requested role whose mapping names the address."""
     rule: str = ""
     """The Access Monitoring Rule that names the address."""
+    announced_in: str | None = None
+    """Message-ID of the mail that told this person of the request before Redis knew it, as Teleport's record has it;
+    empty where the record has none. None: our own first mail is the one."""
 
     @property
     def hash(self) -> str:
@@ -87,6 +92,17 @@ class Mail(Message):
 def mail_id(request_id: str, notice: Notice, recipient: Recipient) -> str:
     """`{request}-{notice}-{hash}`: letters, digits, `_` and `-` only (RQ's rule for job ids)."""
     return f"{request_id}-{notice}-{recipient.hash}"
+
+
+_MAIL_ID = re.compile(r"([A-Za-z0-9_-]+)-([a-z]+(?:-[0-9]+)?)-([0-9a-f]{12})")
+
+
+def parse_mail_id(text: str) -> tuple[str, Notice, str]:
+    """Request id, notice and `Recipient.hash`: the inverse of `mail_id`. Raises `ValueError`."""
+    found = _MAIL_ID.fullmatch(text)
+    if found is None:
+        raise ValueError(f"no id of a mail: {text[:200]!r}")
+    return found[1], Notice.parse(found[2]), found[3]
 
 
 def thread_id(request_id: str, recipient: Recipient) -> str:

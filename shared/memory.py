@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from shared.events import AccessRequest, Cluster, Message, RequestState
 from shared.mail import Notice, Recipient
 
@@ -27,6 +29,10 @@ class RequestFacts(Message):
     def is_pending(self) -> bool:
         """May it still be reviewed, as far as is known?"""
         return self.request is not None and not self.gone and self.request.state is RequestState.PENDING
+
+
+TOLD: TypeAdapter[tuple[Recipient, ...]] = TypeAdapter(tuple[Recipient, ...])
+"""How `RequestMemory.told` is kept, apart from the facts."""
 
 
 class RequestMemory(Message):

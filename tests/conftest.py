@@ -17,7 +17,7 @@ settings.register_profile("here", deadline=None)  # a loaded machine is no fault
 settings.load_profile("here")
 
 KEYS_WITHOUT_LIFETIME = re.compile(
-    r"access-mail:(epoch|events|rules|open|claims|dead)|rq:queues|rq:queue:mail|rq:workers(:mail)?"
+    r"access-mail:(epoch|events|rules|open|claims|dead|receipts)|rq:queues|rq:queue:mail|rq:workers(:mail)?"
     r"|rq:(wip|failed|scheduled|deferred):mail|rq:suspended"
 )
 """`shared.keys` says why. Jobs are looked at apart, by their status."""

@@ -97,11 +97,15 @@ class Renderer:
 def _references(mail: Mail, domain: str) -> tuple[str, ...]:
     """The thread's root, which no mail ever is, so that a thread holds where a relay rewrites Message-IDs.
 
-    Later mails refer to the thread's first one as well; its id is computed, not looked up.
+    Later mails refer to the thread's first one as well; its id is computed, not looked up. Where Teleport's record
+    tells of the first mail, which another Redis or the Go plugin has sent, its id is the recorded one.
     """
     root = f"{mail.thread}@{domain}"
     if mail.notice.kind is NoticeKind.REQUESTED:
         return (root,)
+    recorded = mail.recipient.announced_in
+    if recorded is not None:
+        return (root, recorded) if recorded else (root,)
     first = mail_id(mail.request_id, Notice(kind=NoticeKind.REQUESTED), mail.recipient)
     return (root, f"{first}@{domain}")
 

@@ -57,7 +57,7 @@ def wanted(claimed: Claimed) -> Dropped | Dead | None:
     kind = claimed.mail.notice.kind
     if kind is NoticeKind.REQUESTED:
         return _request_wanted(claimed, facts)
-    if not claimed.announced:
+    if not claimed.announced and claimed.mail.recipient.announced_in is None:
         return Dropped(Unwanted.NEVER_ANNOUNCED)
     if kind is NoticeKind.REVIEWED:
         return _review_wanted(claimed, facts)

@@ -13,7 +13,7 @@ NAME_LENGTH = 100
 REASON_LENGTH, REASON_LINES = 2000, 40
 REMARK_LENGTH, REMARK_LINES = 300, 6
 """Of a review that is told besides the news."""
-RESOURCES_SHOWN, ROLES_SHOWN, REVIEWS_SHOWN, THRESHOLDS_SHOWN = 10, 20, 10, 5
+RESOURCES_SHOWN, ROLES_SHOWN, LOGINS_SHOWN, REVIEWS_SHOWN, THRESHOLDS_SHOWN = 10, 20, 10, 10, 5
 """Gmail clips HTML beyond 102 KB: a mail names the first ones and counts the rest."""
 
 
@@ -135,12 +135,14 @@ def _facts(request: AccessRequest, cluster: Cluster, deadline: str) -> list[Fact
         Fact("Cluster", (_name(cluster.name),)),
         Fact("User", (_name(request.user),)),
         Fact("Roles", (_roles(request),)),
+        Fact("Logins", _logins(request)),
         Fact("Resources", _some(resources, request.resource_count, RESOURCES_SHOWN)),
         Fact("Requested", (_time(request.created),)),
         Fact("Access until", (_access_end(request),)),
         Fact("Review by", (deadline,)),
         Fact("Access list", (_name(request.access_list),)),
         Fact("Reviews", _progress(request)),
+        Fact("Not told", (_untold(request),)),
     ]
 
 
@@ -192,13 +194,31 @@ def _opinion(review: Review, length: int, lines: int) -> Opinion:
 
 
 def _roles(request: AccessRequest) -> str:
-    return ", ".join(_some([_name(role) for role in request.roles], len(request.roles), ROLES_SHOWN))
+    return ", ".join(_some([_name(role) for role in request.roles], request.role_count, ROLES_SHOWN))
+
+
+def _logins(request: AccessRequest) -> tuple[str, ...]:
+    """What the requester could log in as on servers, role by role."""
+    roles = [(role, request.logins_by_role[role]) for role in request.roles if request.logins_by_role.get(role)]
+    named = [
+        f"{_name(role)}: {', '.join(_some([_name(login) for login in logins], len(logins), LOGINS_SHOWN))}"
+        for role, logins in roles
+    ]
+    return _some(named, len(named), ROLES_SHOWN)
+
+
+def _untold(request: AccessRequest) -> str:
+    """Nobody should wait for a suggested reviewer who was never asked."""
+    untold = request.suggested_reviewer_count - len(request.suggested_reviewers)
+    return f"{_count(untold, 'suggested reviewer')}, for there are too many" if untold > 0 else ""
 
 
 def _resource(resource: Resource, cluster: Cluster) -> str:
-    name = f"{_name(resource.kind)} {_name(resource.name)}"
+    name = _name(resource.name)
     if resource.sub_resource:
         name += f"/{_name(resource.sub_resource)}"
+    friendly = _name(resource.friendly_name)
+    name = f"{_name(resource.kind)} {friendly} ({name})" if friendly else f"{_name(resource.kind)} {name}"
     return name if resource.cluster == cluster.name else f"{name} on {_name(resource.cluster)}"
 
 
@@ -224,6 +244,8 @@ def _why(recipient: Recipient, user: str) -> str:
             return f"{user or 'the requester'} suggested you as a reviewer"
         case Why.RULE:
             return f"the Access Monitoring Rule {_name(recipient.rule)} names you"
+        case Why.ANNOUNCED:
+            return "you were told of this request before"
 
 
 def _name(text: str) -> str:

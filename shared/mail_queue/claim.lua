@@ -1,6 +1,6 @@
 -- Takes up to n jobs from the queue into this worker's hands, with all that their delivery needs.
 --
--- KEYS  9 the worker · 10 the worker's executions · 11 the relay · 12 RQ's switch that suspends all workers
+-- KEYS  10 the worker · 11 the worker's executions · 12 the relay · 13 RQ's switch that suspends all workers
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit

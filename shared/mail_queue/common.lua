@@ -1,14 +1,17 @@
 -- Stands before every script of this folder: the names of RQ's keys and ours, and what several scripts do.
--- The first eight keys and the first seven arguments are the same for all; `layout.py` fills them in.
-local QUEUE, QUEUES, STARTED, FAILED, SCHEDULED, DEFERRED, CANCELED, CLAIMS =
-    KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+-- The first nine keys and the first seven arguments are the same for all; `layout.py` fills them in.
+local QUEUE, QUEUES, STARTED, FAILED, SCHEDULED, DEFERRED, CANCELED, CLAIMS, RECEIPTS =
+    KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local JOB, RESULTS, EXECUTION, EXECUTIONS = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local RECEIPT, THREAD, REQUEST = ARGV[5], ARGV[6], ARGV[7]
-local OWN_KEYS = 8
+local OWN_KEYS = 9
 
 -- The year 2100: where RQ's clean-up looks, our started jobs never expire. Our own claims do.
 local FAR = 4102444800
 local MONTH = 2592000
+
+-- Receipts that wait for a watcher: where none may write them into Teleport's records, the oldest are let go.
+local RECEIPTS_KEPT = 100000
 
 local function clock()
     local time = redis.call('TIME')
@@ -54,10 +57,16 @@ local function delivered_before(id)
     return redis.call('HGET', RECEIPT .. id, 'outcome') == 'delivered'
 end
 
--- A delivered receipt is final: nothing overwrites it. Any other is overwritten as a whole.
+-- A delivered receipt is final: nothing overwrites it. Any other is overwritten as a whole. A new one is told to the
+-- watchers, too.
 local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
-    if delivered_before(id) then
+    local before = redis.call('HGET', RECEIPT .. id, 'outcome')
+    if before == 'delivered' then
         return
+    end
+    if before ~= outcome then
+        redis.call('XADD', RECEIPTS, 'MAXLEN', '~', RECEIPTS_KEPT, '*', 'mail', id, 'outcome', outcome,
+            'perhaps', perhaps)
     end
     redis.call('HSET', RECEIPT .. id, 'v', '1', 'outcome', outcome, 'perhaps', perhaps, 'at', seconds(clock()),
         'reason', reason, 'detail', detail, 'attempts', attempts)

@@ -1,6 +1,6 @@
 -- How many jobs are in each of RQ's states, and how the head of the queue stands. Changes nothing.
 --
--- KEYS  9 RQ's switch that suspends all workers
+-- KEYS  10 RQ's switch that suspends all workers
 -- Gives {queued, started, scheduled, deferred, failed, suspended: 0 or 1, when the head was queued as RQ writes it or ''}.
 local head = redis.call('LINDEX', QUEUE, 0)
 return {redis.call('LLEN', QUEUE), redis.call('ZCARD', STARTED), redis.call('ZCARD', SCHEDULED),

@@ -73,6 +73,7 @@ def common_keys(redis: Redis) -> list[str]:
         Queue.redis_queues_keys,
         *(registry(queue=queue).key for registry in registries),
         keys.CLAIMS,
+        keys.RECEIPTS,
     ]
 
 
@@ -97,7 +98,7 @@ def as_rq_time(seconds: float) -> str:
 
 def job_data(mail: Mail) -> bytes:
     """The call that an RQ job of this mail stands for: function, instance, arguments, keyword arguments."""
-    return json.dumps((FUNCTION, None, [mail.model_dump(mode="json")], {})).encode()
+    return json.dumps((FUNCTION, None, [mail.model_dump(mode="json", exclude_none=True)], {})).encode()
 
 
 def mail_of(data: bytes, job_id: str) -> Mail:

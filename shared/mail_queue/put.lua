@@ -1,7 +1,7 @@
 -- The router's commit: what it has learned of a request, the mails that follow, and the event's acknowledgement.
 -- Nothing is written if the memory's revision is no longer the one that was read: then read and route again.
 --
--- KEYS  9 the request's memory · 10 the set of open requests · 11 the stream of events
+-- KEYS  10 the request's memory · 11 the set of open requests · 12 the stream of events
 -- ARGV  8 group · 9 entry of the event · 10 revision that was read · 11 revision that this commit makes
 --       12 lifetime of the memory, in seconds · 13 open: 'add', 'remove' or '' · 14 time as RQ writes it
 --       15 description of the jobs · 16 timeout of the jobs

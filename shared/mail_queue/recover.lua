@@ -4,7 +4,7 @@
 -- Nothing is put back until mailers have reached this Redis for one claim's life without a gap: after an outage the
 -- claims of the living look over, too, for nobody could renew them.
 --
--- KEYS  9 since when mailers have reached this Redis, and when last
+-- KEYS  10 since when mailers have reached this Redis, and when last
 -- ARGV  8 most jobs to put back at once · 9 seconds that a claim lives · 10 seconds without a call that are a gap
 --       11 where to go on among the started entries
 -- Gives {number of jobs that were put back, where to go on}.

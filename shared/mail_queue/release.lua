@@ -1,7 +1,7 @@
 -- Puts claimed jobs back to the head of the queue, as if they had never been taken; only that the relay may have one
 -- of them is remembered.
 --
--- KEYS  9 the worker's executions
+-- KEYS  10 the worker's executions
 -- ARGV  8 time as RQ writes it, from 9 on, for each job: id · execution · perhaps ('1': the relay may have taken it),
 --       in the order of taking
 -- Gives the number of jobs that were put back.

@@ -10,7 +10,7 @@ from redis import Redis
 
 from shared import keys
 from shared.events import RuleChanged, RuleDeleted, RulesEvent, RulesListed, RulesUnavailable
-from shared.mail import Mail, Notice, Recipient
+from shared.mail import Mail, Notice
 from shared.mail_queue.layout import (
     DESCRIPTION,
     TIMEOUT_SECONDS,
@@ -22,13 +22,12 @@ from shared.mail_queue.layout import (
     job_data,
     script_source,
 )
-from shared.memory import RequestFacts, RequestMemory
+from shared.memory import TOLD, RequestFacts, RequestMemory
 from shared.rules import REVISION, UNAVAILABLE, KnownRules, known_rules, rule_field
 
 MEMORY_SECONDS = 30 * 24 * 3600
 AFTER_THE_END_SECONDS = 7 * 24 * 3600
 
-_told: TypeAdapter[tuple[Recipient, ...]] = TypeAdapter(tuple[Recipient, ...])
 _notices: TypeAdapter[tuple[Notice, ...]] = TypeAdapter(tuple[Notice, ...])
 
 
@@ -148,7 +147,7 @@ def _remembered(row: Sequence[Any]) -> Remembered | ValidationError:
     try:
         memory = RequestMemory(
             facts=RequestFacts.model_validate_json(facts),
-            told=_told.validate_json(told),
+            told=TOLD.validate_json(told),
             notices=_notices.validate_json(notices),
         )
     except ValidationError as error:
@@ -160,7 +159,7 @@ def _fields(memory: RequestMemory) -> list[tuple[str, str | bytes | int]]:
     request = memory.facts.request
     return [
         ("facts", memory.facts.model_dump_json()),
-        ("told", _told.dump_json(memory.told)),
+        ("told", TOLD.dump_json(memory.told)),
         ("notices", _notices.dump_json(memory.notices)),
         # For the watcher's comparison with a listing, without reading the rest.
         ("state", request.state.value if request else ""),

@@ -1,6 +1,6 @@
 -- What became of claimed mails: the receipt in any case; RQ's state and the thread only where the claim still holds.
 --
--- KEYS  9 the worker · 10 the worker's executions · 11 the relay
+-- KEYS  10 the worker · 11 the worker's executions · 12 the relay
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 first and 11 longest pause in seconds between probes
 --       then for each mail, in the order of taking: id · execution · outcome (delivered, later, held, dropped, dead)
 --       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one

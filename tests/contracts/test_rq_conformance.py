@@ -83,7 +83,7 @@ def put_stock(redis: Redis) -> None:
     for name, function in STOCK.items():
         queue.enqueue(
             function,
-            mail_to(name).model_dump(mode="json"),
+            mail_to(name).model_dump(mode="json", exclude_none=True),
             job_id=mail_to(name).id,
             description=DESCRIPTION,
             job_timeout=TIMEOUT_SECONDS,

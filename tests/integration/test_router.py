@@ -16,7 +16,19 @@ from services.router.service import Router
 from services.router.settings import RouterConfiguration
 from shared import keys
 from shared.event_log import EventReader
-from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Review
+from shared.events import (
+    AccessRequest,
+    Announced,
+    AnnouncedThread,
+    Cluster,
+    RequestChanged,
+    RequestGone,
+    RequestState,
+    Review,
+)
+from shared.mail import Mail, Notice, Recipient, Why, mail_id
+from shared.mail_queue.layout import mail_of
+from shared.memory import RequestFacts
 from shared.pulse import Pulse
 from tests.processes import run
 from tests.rules import know_rules
@@ -241,3 +253,70 @@ def test_a_router_without_redis_is_alive_but_not_ready(tmp_path: Path) -> None:
             wait_for(lambda: "No such file" in (router.ready() or ""), "it says what is missing")
             router._pulse = stopped = Pulse()
             wait_for(lambda: stopped._turned, "the loop turns")
+
+
+def told_by_record(event: Event, *threads: AnnouncedThread, **more: Any) -> Event:
+    return event.model_copy(update={"announced": Announced(threads=threads, **more)})
+
+
+ANN = AnnouncedThread(address="ann@example.com", message_id="X.1@host")
+BOB = AnnouncedThread(address="Bob@Example.COM", message_id="X.2@host")
+
+
+def mails(redis: Any) -> list[Mail]:
+    return [mail_of(redis.hget(f"rq:job:{job}", "data"), job) for job in sorted(jobs(redis))]
+
+
+def test_whom_a_record_names_is_not_told_again_and_keeps_the_thread(
+    redis: Redis, new_router: Callable[[], Router]
+) -> None:
+    with running(new_router()):
+        append(redis, [told_by_record(changed("r1"), ANN), changed("r1", RequestState.APPROVED, reviews=1)])
+        wait_until_routed(redis)
+    assert notices(redis) == ["approved"] * 2 + ["requested"] + ["reviewed-1"] * 2
+    in_thread = {(mail.recipient.address, mail.recipient.announced_in) for mail in mails(redis)}
+    assert in_thread == {("ann@example.com", "X.1@host"), ("Bob@example.com", None)}
+    assert {mail.recipient.why for mail in mails(redis)} == {Why.ROLE}
+
+
+def test_a_request_first_seen_when_settled_is_told_to_those_whom_its_record_names(
+    redis: Redis, new_router: Callable[[], Router]
+) -> None:
+    stranger = AnnouncedThread(address="gone@example.com")
+    with running(new_router()):
+        approved = changed("r1", RequestState.APPROVED, reviews=2)
+        append(redis, [told_by_record(approved, BOB, stranger, AnnouncedThread(address="no address"), review_count=1)])
+        wait_until_routed(redis)
+    assert notices(redis) == ["approved"] * 2 + ["reviewed-2"] * 2
+    assert {(mail.recipient.address, mail.recipient.announced_in, mail.recipient.why) for mail in mails(redis)} == {
+        ("Bob@example.com", "X.2@host", Why.ANNOUNCED),
+        ("gone@example.com", "", Why.ANNOUNCED),
+    }
+
+
+def test_a_request_first_seen_when_settled_whose_record_names_nobody_is_counted(redis: Redis, redis_url: str) -> None:
+    know_rules(redis)
+    registry = CollectorRegistry()
+    with Redis.from_url(redis_url, socket_timeout=5) as client, running(Router(client, CONFIGURATION, registry)):
+        append(redis, [changed("r1", RequestState.APPROVED), told_by_record(changed("r2", RequestState.DENIED))])
+        append(redis, [told_by_record(changed("r3", RequestState.DENIED), ANN, resolution="denied")])
+        wait_until_routed(redis)
+    assert notices(redis) == []
+    labels = {"outcome": "settled_unannounced"}
+    assert registry.get_sample_value("access_mail_router_events_total", labels) == 2
+
+
+def test_a_thread_keeps_the_domain_that_its_record_knows(redis: Redis, new_router: Callable[[], Router]) -> None:
+    ann = Recipient(address="ann@example.com", why=Why.ROLE)
+    first = f"{mail_id('r1', Notice.parse('requested'), ann)}@old.example.com"
+    with running(new_router()):
+        append(redis, [told_by_record(changed("r1"), AnnouncedThread(address=ann.address, message_id=first))])
+        append(redis, [told_by_record(changed("r2"), ANN)])
+        wait_until_routed(redis)
+    domains = [RequestFacts.model_validate_json(fact(redis, one)).message_id_domain for one in ("r1", "r2")]
+    assert domains == ["old.example.com", "example.com"]
+
+
+def fact(redis: Any, request_id: str) -> bytes:
+    facts: bytes = redis.hget(keys.request(request_id), "facts")
+    return facts

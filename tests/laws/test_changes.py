@@ -7,7 +7,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.router.changes import changes
-from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Resource, Review
+from services.router.witnessed import record_of, told_before
+from shared.events import (
+    AccessRequest,
+    Announced,
+    AnnouncedThread,
+    Cluster,
+    RequestChanged,
+    RequestGone,
+    RequestState,
+    Resource,
+    Review,
+)
 from shared.mail import Notice, NoticeKind
 from shared.memory import RequestFacts, RequestMemory
 
@@ -59,7 +70,8 @@ def tell(history: Sequence[Event]) -> tuple[list[Notice], RequestMemory | None]:
         notices, facts = changes(memory, event)
         told += notices
         if facts != (memory.facts if memory else RequestFacts()) or memory is None:
-            memory = RequestMemory(facts=facts, notices=(*(memory.notices if memory else ()), *notices))
+            before = told_before(record_of(event), facts)
+            memory = RequestMemory(facts=facts, notices=(*(memory.notices if memory else before), *notices))
         else:
             assert not notices, "an event that teaches nothing tells nothing"
     return told, memory
@@ -155,3 +167,90 @@ def test_what_only_rules_ask_for_is_not_remembered() -> None:
         assert memory.facts.request is not None
         assert (memory.facts.request.user_traits, memory.facts.request.system_annotations) == ({}, {})
         assert [resource.labels for resource in memory.facts.request.resources] == [{}]
+
+
+# -- with the second witness: Redis knows nothing, Teleport's record does
+
+
+def witnessed(event: Event, record: Announced) -> Event:
+    return event.model_copy(update={"announced": record})
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Announced:
+    """What a record may say, true or not."""
+    addresses = draw(st.lists(st.sampled_from(["ann@example.com", "bob@EXAMPLE.com", "no address"]), min_size=1))
+    return Announced(
+        threads=tuple(AnnouncedThread(address=address, message_id="X.1@host") for address in addresses),
+        review_count=draw(st.integers(0, 30)),
+        resolution=draw(st.sampled_from(["", "approved", "denied", "promoted", "expired", "strange"])),
+        user="alice",
+    )
+
+
+@given(histories(), records())
+@EXAMPLES
+def test_what_the_record_tells_is_told_to_nobody_again(history: list[Event], record: Announced) -> None:
+    told, _ = tell([witnessed(event, record) for event in history])
+    assert len(told) == len(set(told))
+    assert record.resolution not in {notice.kind.value for notice in told}
+    assert all(notice.review is None or notice.review > record.review_count for notice in told)
+    # A pending request may have others who are to hear of it.
+    was_pending = isinstance(history[0], RequestChanged) and history[0].request.state is RequestState.PENDING
+    assert any(notice.kind is NoticeKind.REQUESTED for notice in told) == was_pending
+
+
+@given(histories(), records())
+@EXAMPLES
+def test_a_record_counts_for_nothing_once_the_request_is_known(history: list[Event], record: Announced) -> None:
+    assert tell([history[0], *(witnessed(event, record) for event in history[1:])]) == tell(history)
+
+
+def test_a_record_may_claim_any_number_of_reviews() -> None:
+    record = Announced(threads=(AnnouncedThread(address="ann@example.com"),), review_count=999_999_999)
+    told, memory = tell([witnessed(changed(RequestState.PENDING, 2), record)])
+    assert [str(notice) for notice in told] == ["requested"]
+    assert memory is not None
+    assert len(memory.notices) < 200
+
+
+def test_a_loss_of_redis_in_the_middle_tells_the_rest_of_the_story() -> None:
+    record = Announced(threads=(AnnouncedThread(address="ann@example.com"),), review_count=1)
+    told, memory = tell([witnessed(changed(RequestState.APPROVED, 2), record), GONE])
+    assert [str(notice) for notice in told] == ["reviewed-2", "approved"]
+    assert memory is not None
+    assert memory.facts.gone
+
+
+def test_a_request_that_ended_in_the_gap_is_told_with_what_the_record_knows() -> None:
+    record = Announced(
+        threads=(AnnouncedThread(address="ann@example.com"),), user="alice", roles=("editor",), request_reason="why"
+    )
+    gone = GONE.model_copy(update={"announced": record, "cluster": Cluster(name="c")})
+    told, memory = tell([gone])
+    assert [str(notice) for notice in told] == ["expired"]
+    assert memory is not None
+    assert memory.facts.request is not None
+    assert (memory.facts.request.user, memory.facts.request.roles) == ("alice", ("editor",))
+    assert memory.facts.cluster == Cluster(name="c")
+
+
+def test_names_that_were_looked_up_once_stay_known() -> None:
+    named = Resource(cluster="c", kind="node", name="n", friendly_name="web-1")
+    bare = Resource(cluster="c", kind="node", name="n")
+    other = Resource(cluster="c", kind="node", name="m")
+    first = changed(RequestState.PENDING, 0)
+    learned = {"resources": (named,), "logins_by_role": {"editor": ("root",)}}
+    later = changed(RequestState.APPROVED, 1)
+    _, memory = tell(
+        [
+            first.model_copy(update={"request": first.request.model_copy(update=learned)}),
+            later.model_copy(update={"request": later.request.model_copy(update={"resources": (bare, other)})}),
+        ]
+    )
+    assert memory is not None
+    request = memory.facts.request
+    assert request is not None
+    assert request.state is RequestState.APPROVED
+    assert request.resources == (named, other)
+    assert request.logins_by_role == learned["logins_by_role"]

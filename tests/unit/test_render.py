@@ -153,6 +153,7 @@ def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
             "alice suggested you as a reviewer",
             "suggested-reviewer",
         ),
+        (Recipient(address="b@example.com", why=Why.ANNOUNCED), "you were told of this request before", "announced"),
         (
             Recipient(address="b@example.com", why=Why.RULE, rule="db\nadmins"),
             "the Access Monitoring Rule db admins names you",
@@ -345,3 +346,48 @@ def test_no_text_breaks_a_mail(
     styled = {"class", "style", "href"}
     assert all(set(attributes) <= styled for tag, attributes in parsed.tags if tag in {"a", "span", "p", "blockquote"})
     assert all(str(link).endswith(f"/web/requests/{REQUEST_ID}") for link in parsed.links)
+
+
+def test_what_a_record_began_is_answered_there() -> None:
+    root, first = render("reviewed-1").references
+    recorded = BOB.model_copy(update={"announced_in": "2H1A8Q9XYZ.3W5E1@host"})
+    assert render("reviewed-1", recipient=recorded).references == (root, "2H1A8Q9XYZ.3W5E1@host")
+    unknown = BOB.model_copy(update={"announced_in": ""})
+    assert render("reviewed-1", recipient=unknown).references == (root,)
+    assert first == render("requested").message_id
+
+
+def test_names_that_people_know_stand_beside_the_ids() -> None:
+    known = facts()
+    assert known.request is not None
+    named = known.request.model_copy(
+        update={
+            "resources": (
+                Resource(cluster="prod", kind="node", name="5f1e", friendly_name="web-1"),
+                Resource(cluster="prod", kind="app", name="wiki"),
+            ),
+            "logins_by_role": {"editor": ("ubuntu", *(f"user{n}" for n in range(12))), "db-admin": ()},
+        }
+    )
+    for text in texts(render(known=known.model_copy(update={"request": named}))):
+        assert "node web-1 (5f1e)" in text
+        assert "app wiki" in text
+        assert "editor: ubuntu, user0" in text
+        assert "… and 3 more" in text
+        assert "db-admin:" not in text
+
+
+def test_roles_and_reviewers_that_were_cut_are_counted() -> None:
+    known = facts()
+    assert known.request is not None
+    many = known.request.model_copy(
+        update={
+            "roles": tuple(f"role{n}" for n in range(100)),
+            "role_count": 120,
+            "suggested_reviewers": ("carol@example.com",),
+            "suggested_reviewer_count": 3,
+        }
+    )
+    for text in texts(render(known=known.model_copy(update={"request": many}))):
+        assert "… and 100 more" in text
+        assert "2 suggested reviewers, for there are too many" in text

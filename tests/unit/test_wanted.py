@@ -9,7 +9,7 @@ from shared.claimed import Claimed
 from shared.events import RequestState
 from shared.mail import Dead, Dropped, Outcome, Receipt
 from shared.memory import RequestFacts
-from tests.claimed_mails import CREATED, FACTS, REQUEST_ENDS, REVIEWS, claimed, facts
+from tests.claimed_mails import BOB, CREATED, FACTS, REQUEST_ENDS, REVIEWS, claimed, facts, mail
 
 IN_TIME = (REQUEST_ENDS + timedelta(minutes=1, seconds=59)).timestamp()
 TOO_LATE = (REQUEST_ENDS + timedelta(minutes=2, seconds=1)).timestamp()
@@ -37,6 +37,9 @@ WANTED = {
     "a denial after an approval": claimed("denied", DENIED),
     "an end of which nothing else is known": claimed("expired", ONLY_ITS_END),
     "a resolution within its day": claimed("approved", APPROVED, first_tried=IN_TIME - DAY, now=IN_TIME),
+    "a resolution of what another Redis announced": claimed(
+        "approved", APPROVED, announced=False, mail=mail("approved", BOB.model_copy(update={"announced_in": ""}))
+    ),
     "a revived resolution": claimed("approved", APPROVED, first_tried=IN_TIME - 2 * DAY, now=IN_TIME, revived=True),
 }
 
