@@ -35,7 +35,7 @@ locks: setup ## pin anew what pyproject.toml allows
 .PHONY: protos
 protos: setup ## write the Python stubs of Teleport's messages anew
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --mypy_out=quiet:. $(PROTOS)/*.proto
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=. --mypy_grpc_out=quiet:. $(addprefix $(PROTOS)/,auth.proto rules.proto)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=. --mypy_grpc_out=quiet:. $(addprefix $(PROTOS)/,auth.proto rules.proto users.proto accounts.proto)
 
 .PHONY: dashboards
 dashboards: setup ## write Grafana's dashboards anew

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 
 from services.watcher.backoff import Backoff
+from services.watcher.enrich import Enricher, Incoming
 from services.watcher.metrics import Received, SnapshotOutcome, WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.rules import Rules
@@ -14,6 +15,7 @@ from services.watcher.teleport.client import TeleportError, TeleportRefused, Wat
 from services.watcher.teleport.connect import Connection
 from services.watcher.teleport.decode import Fault, Undecodable
 from services.watcher.together import first_to_end
+from services.watcher.witness import Witness
 from shared.events import AccessRequest, RequestChanged, RequestGone, RuleChanged, RuleDeleted
 from shared.mail import one_line
 
@@ -28,6 +30,8 @@ LOGGED_ID = 100
 FAULTS = {
     Fault.ID: "its id is no legal one; ids are letters, digits, - and _",
     Fault.STATE: "its state is none that this version knows; is there a newer Access Mail?",
+    Fault.TEXT: "it holds text that is no UTF-8, or is no request at all",
+    Fault.SIZE: "it is larger than can be read",
 }
 
 
@@ -37,10 +41,11 @@ class Following:
     def __init__(
         self,
         connection: Connection,
-        events: asyncio.Queue[RequestChanged | RequestGone],
+        events: asyncio.Queue[Incoming],
         outbox: Outbox,
         *,
         rules: Rules,
+        witness: Witness,
         metrics: WatcherMetrics,
         snapshot_seconds: float,
     ) -> None:
@@ -49,6 +54,8 @@ class Following:
         self._events = events
         self._outbox = outbox
         self._rules = rules
+        self._enricher = Enricher(connection.client, outbox, metrics)
+        self._witness = witness
         self._metrics = metrics
         self._snapshot_seconds = snapshot_seconds
         self._refused = Backoff(1, 30)
@@ -64,7 +71,15 @@ class Following:
         # once, in any order: the router's knowledge only grows, so that an older state does no harm.
         async with self._client.watch() as watch:
             await self._rules.begin(self._client, shown=watch.shows_rules)
-            await first_to_end(self._receive(watch), self._take_snapshots(watch), self._ask_if_it_lives())
+            try:
+                await first_to_end(
+                    self._receive(watch),
+                    self._take_snapshots(watch),
+                    self._ask_if_it_lives(),
+                    self._witness.run(self._client),
+                )
+            finally:
+                await self._enricher.end()
 
     async def _receive(self, watch: Watch) -> None:
         async for event in watch:
@@ -72,10 +87,10 @@ class Following:
             match event:
                 case AccessRequest():
                     self._metrics.received.labels(Received.CHANGED.value).inc()
-                    await self._events.put(RequestChanged(request=event, cluster=self._cluster))
+                    await self._look_up(RequestChanged(request=event, cluster=self._cluster))
                 case RequestGone():
                     self._metrics.received.labels(Received.GONE.value).inc()
-                    await self._events.put(event)
+                    await self._look_up(event)
                 case RuleChanged() | RuleDeleted():
                     self._metrics.received.labels(Received.RULE.value).inc()
                     await self._rules.tell(event)
@@ -84,6 +99,9 @@ class Following:
                     self._pass_over(event)
                 case None:
                     self._metrics.received.labels(Received.OTHER.value).inc()
+
+    async def _look_up(self, event: RequestChanged | RequestGone) -> None:
+        await self._events.put(self._enricher.begin(self._cluster, event))
 
     def _pass_over(self, undecodable: Undecodable) -> None:
         self._metrics.undecodable.labels(undecodable.fault.value).inc()
@@ -117,7 +135,7 @@ class Following:
                 for undecodable in page.undecodable:
                     self._pass_over(undecodable)
                 if page.news:
-                    await self._outbox.append(page.news)
+                    await self._outbox.append(await self._enricher.enriched(self._cluster, page.news))
         except TeleportError:
             self._metrics.snapshots.labels(SnapshotOutcome.FAILED.value).inc()
             raise

@@ -41,6 +41,50 @@ class Wait(StrEnum):
     FULL = "full"
 
 
+class Witnessed(StrEnum):
+    """What became of a receipt on its way into Teleport's record of its request."""
+
+    WRITTEN = "written"
+    """The record says it."""
+    GONE = "gone"
+    """Teleport has neither the request nor a record of it."""
+    FORGOTTEN = "forgotten"
+    """Redis has forgotten what the request was."""
+    UNREADABLE = "unreadable"
+    CONTENDED = "contended"
+    """Others changed the record each time: left for later."""
+    FULL = "full"
+    """Teleport takes no more into the record: left for later."""
+    REFUSED = "refused"
+    """The role may not write records: left for later."""
+    UNAVAILABLE = "unavailable"
+    """Teleport did not answer: left for later."""
+
+
+class LookUp(StrEnum):
+    """What Teleport is asked about a request that Redis does not know."""
+
+    RECORD = "record"
+    """Its plugin data: who was told of it."""
+    TRAITS = "traits"
+    LOGINS = "logins"
+    RESOURCES = "resources"
+
+
+class LookUpOutcome(StrEnum):
+    """What came of a look-up."""
+
+    FOUND = "found"
+    MISSING = "missing"
+    """Teleport has no such thing, or none that can be asked for or read."""
+    REFUSED = "refused"
+    """The role may not know."""
+    FAILED = "failed"
+    """No answer in time, or a fault of Teleport's."""
+    SKIPPED = "skipped"
+    """Its kind was refused or failed a moment ago."""
+
+
 class WatcherMetrics:
     """All of them, their label values created up front so that rates begin with the first scrape."""
 
@@ -66,6 +110,16 @@ class WatcherMetrics:
             registry=registry,
         )
         self.waits = counter("append_waits", "Tries to append that had to be repeated, by reason", "reason", Wait)
+        self.witnessed = counter("receipts", "Receipts for Teleport's records, by outcome", "outcome", Witnessed)
+        self.look_ups = Counter(
+            "access_mail_watcher_look_ups",
+            "Questions to Teleport about new requests, by kind and outcome",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        for kind in LookUp:
+            for outcome in LookUpOutcome:
+                self.look_ups.labels(kind.value, outcome.value)
         self.appended = Counter("access_mail_watcher_events_appended", "Events put on the stream", registry=registry)
         self.connected = gauge("connected", "1 while Teleport's events are followed")
         self.rules = gauge("rules", "Access Monitoring Rules that notify us, at the last listing")
@@ -74,4 +128,5 @@ class WatcherMetrics:
         self.last_event = gauge("last_event_timestamp_seconds", "When the watch last brought an event")
         self.last_append = gauge("last_append_timestamp_seconds", "When events were last put on the stream")
         self.last_snapshot = gauge("last_snapshot_timestamp_seconds", "When a snapshot was last complete")
+        self.last_witnessed = gauge("last_witnessed_timestamp_seconds", "When a receipt was last put into a record")
         self.identity_expiry = gauge("identity_expiry_timestamp_seconds", "When the certificate in use ends")

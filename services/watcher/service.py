@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+import secrets
+import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
@@ -11,6 +14,7 @@ from redis.asyncio import Redis
 
 from services.watcher.backoff import Backoff
 from services.watcher.credentials import Credentials
+from services.watcher.enrich import Incoming
 from services.watcher.following import Following
 from services.watcher.metrics import Reconnect, WatcherMetrics
 from services.watcher.outbox import Outbox
@@ -21,9 +25,10 @@ from services.watcher.teleport.client import TeleportError, TeleportRefused, Tel
 from services.watcher.teleport.connect import connect
 from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.together import first_to_end
+from services.watcher.witness import Witness
 from shared.event_log import EventWriter
-from shared.events import RequestChanged, RequestGone
 from shared.pulse import Pulse
+from shared.receipts import ReceiptReader
 from shared.redis import connect_async
 from shared.settings import Settings, SettingsError, TeleportSettings
 from shared.stream_backlog import stream_backlog
@@ -49,7 +54,9 @@ class Watcher:
         self._metrics = WatcherMetrics(registry)
         self._outbox = Outbox(EventWriter(redis), self._metrics)
         self._rules = Rules(self._outbox, self._metrics)
-        self._events: asyncio.Queue[RequestChanged | RequestGone] = asyncio.Queue(QUEUE)
+        consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._witness = Witness(ReceiptReader(redis, consumer), self._metrics)
+        self._events: asyncio.Queue[Incoming] = asyncio.Queue(QUEUE)
         self._soon = Backoff(0.02, 5)
         self._slowly = Backoff(1, 30)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,14 +203,14 @@ class Watcher:
             identity.user,
             identity.not_after.isoformat(),
         )
-        seconds = teleport.snapshot_interval.total_seconds()
         following = Following(
             connection,
             self._events,
             self._outbox,
             rules=self._rules,
+            witness=self._witness,
             metrics=self._metrics,
-            snapshot_seconds=seconds,
+            snapshot_seconds=teleport.snapshot_interval.total_seconds(),
         )
         return Session(connection, following)
 
@@ -224,7 +231,7 @@ class Watcher:
             batch = [await self._events.get()]
             while len(batch) < BATCH and not self._events.empty():
                 batch.append(self._events.get_nowait())
-            await self._outbox.append(batch)
+            await self._outbox.append([await incoming.known() for incoming in batch])
 
     async def _check_redis(self) -> None:
         while True:

@@ -9,7 +9,17 @@ from google.protobuf.empty_pb2 import Empty
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
-from services.watcher.teleport.pb import auth_pb2, auth_pb2_grpc, rules_pb2, rules_pb2_grpc, types_pb2
+from services.watcher.teleport.pb import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
+    types_pb2,
+    users_pb2,
+    users_pb2_grpc,
+)
 from simulators.teleport.cluster import Cluster
 from simulators.teleport.errors import TraceError
 from simulators.teleport.messages import ACCESS_MONITORING_RULE, ACCESS_REQUEST, init_event
@@ -121,6 +131,38 @@ class AuthApi(_Api, auth_pb2_grpc.AuthServiceServicer):
         async with self._call("UpdatePluginData", context):
             self._cluster.update_plugin_data(request)
             return Empty()
+
+    async def GetRole(self, request: auth_pb2.GetRoleRequest, context: Context) -> types_pb2.RoleV6:
+        """Return a role."""
+        async with self._call("GetRole", context):
+            return self._cluster.directory.role(request.Name)
+
+    async def ListResources(
+        self, request: auth_pb2.ListResourcesRequest, context: Context
+    ) -> auth_pb2.ListResourcesResponse:
+        """Return one page of the resources that are asked for by name."""
+        async with self._call("ListResources", context):
+            return self._cluster.directory.page(request)
+
+
+class UsersApi(_Api, accounts_pb2_grpc.UsersServiceServicer):
+    """The service `teleport.users.v1.UsersService`."""
+
+    async def GetUser(self, request: accounts_pb2.GetUserRequest, context: Context) -> accounts_pb2.GetUserResponse:
+        """Return a user."""
+        async with self._call("GetUser", context):
+            return accounts_pb2.GetUserResponse(user=self._cluster.directory.user(request.name))
+
+
+class LoginStatesApi(_Api, users_pb2_grpc.UserLoginStateServiceServicer):
+    """The service `teleport.userloginstate.v1.UserLoginStateService`."""
+
+    async def GetUserLoginState(
+        self, request: users_pb2.GetUserLoginStateRequest, context: Context
+    ) -> users_pb2.UserLoginState:
+        """Return what a user's last login has left."""
+        async with self._call("GetUserLoginState", context):
+            return self._cluster.directory.login_state(request.name)
 
 
 def accepted_kinds(watch: auth_pb2.Watch, denied: set[str]) -> list[types_pb2.WatchKind]:

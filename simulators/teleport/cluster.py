@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from threading import RLock
 
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
+from simulators.teleport.directory import Directory
 from simulators.teleport.faults import Faults
 from simulators.teleport.messages import (
     ACCESS_MONITORING_RULE,
@@ -57,6 +58,7 @@ class Cluster:
         self.watches = Watches()
         self.faults = Faults(self.watches)
         self.plugin_data = PluginData()
+        self.directory = Directory()
         self._requests = AccessRequests()
         self._rules = AccessMonitoringRules()
         self._clock = clock

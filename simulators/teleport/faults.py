@@ -1,7 +1,7 @@
 """What can go wrong with a cluster, on demand: plain attributes that last, and methods for what happens once."""
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 
 from grpc import StatusCode
 
@@ -25,6 +25,12 @@ class Faults:
         """What opens a watch in place of INIT."""
         self.lose_events = False
         """While true, changes happen unseen by all watches."""
+        self.denied: set[str] = set()
+        """Methods that nobody may call, such as `GetUser`."""
+        self.latin_1: set[str] = set()
+        """Ids of requests and names of roles in which every é is sent in Latin-1, as no text of protobuf may be."""
+        self.calls: Counter[str] = Counter()
+        """How often each method was called."""
         self._watches = watches
         self._failures: defaultdict[str, deque[TraceError]] = defaultdict(deque)
 
@@ -51,8 +57,11 @@ class Faults:
 
     async def meet(self, method: str) -> None:
         """Let a call of the method suffer what was scripted for it. Raises `TraceError` if it is to fail."""
+        self.calls[method] += 1
         await asyncio.sleep(self.delays.get(method, 0))
         if method in self.unimplemented:
             raise TraceError(StatusCode.UNIMPLEMENTED, f"unknown method {method} for service proto.AuthService")
+        if method in self.denied:
+            raise TraceError(StatusCode.PERMISSION_DENIED, f"access denied to {method}")
         if self._failures[method]:
             raise self._failures[method].popleft()

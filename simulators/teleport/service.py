@@ -10,10 +10,13 @@ from typing import Self
 import grpc
 from grpc import aio
 
+from services.watcher.teleport.pb.accounts_pb2_grpc import add_UsersServiceServicer_to_server
 from services.watcher.teleport.pb.auth_pb2_grpc import add_AuthServiceServicer_to_server
 from services.watcher.teleport.pb.rules_pb2_grpc import add_AccessMonitoringRulesServiceServicer_to_server
+from services.watcher.teleport.pb.users_pb2_grpc import add_UserLoginStateServiceServicer_to_server
 from simulators.certificates import ClusterAuthority
-from simulators.teleport.api import KNOWN_KINDS, AuthApi, RulesApi
+from simulators.teleport import latin_1
+from simulators.teleport.api import KNOWN_KINDS, AuthApi, LoginStatesApi, RulesApi, UsersApi
 from simulators.teleport.cluster import Cluster, utc_now
 from simulators.teleport.rbac import Permission, RoleBasedAccess
 
@@ -67,7 +70,12 @@ class AuthService(Cluster):
             require_client_auth=True,
         )
         self._server = aio.server(interceptors=[self.access], options=SERVER_OPTIONS)
-        add_AuthServiceServicer_to_server(AuthApi(self), self._server)
+        api = AuthApi(self)
+        add_AuthServiceServicer_to_server(api, self._server)
+        # In place of those above.
+        self._server.add_registered_method_handlers("proto.AuthService", latin_1.handlers(api, self.faults.latin_1))
+        add_UsersServiceServicer_to_server(UsersApi(self), self._server)
+        add_UserLoginStateServiceServicer_to_server(LoginStatesApi(self), self._server)
         add_AccessMonitoringRulesServiceServicer_to_server(RulesApi(self), self._server)
         self.port = self._server.add_secure_port(self.address, credentials)
         await self._server.start()

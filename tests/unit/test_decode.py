@@ -68,6 +68,7 @@ def test_a_minimal_request() -> None:
         id="11111111-1111-4111-8111-111111111101",
         user="alice",
         roles=("editor",),
+        role_count=1,
         state=RequestState.PENDING,
         created=CREATED,
         access_expires=ACCESS_ENDS,
@@ -279,7 +280,8 @@ def test_long_texts_and_lists_are_cut_with_a_count_of_all() -> None:
     assert len(request.reviews[0].reason) == 2000
     assert request.review_count == 30
     assert (len(request.resources), request.resource_count) == (50, 70)
-    assert len(request.suggested_reviewers) == 500
+    assert (len(request.suggested_reviewers), request.suggested_reviewer_count) == (500, 600)
+    assert request.role_count == 200
 
 
 def test_texts_at_the_limit_are_not_cut_and_three_hundred_reviewers_pass() -> None:

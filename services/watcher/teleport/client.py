@@ -4,17 +4,19 @@ TeleportError                  the watcher's one vocabulary of failure towards T
 ├── TeleportUnavailable        nobody answers, or the answer was cut off: try again soon
 └── TeleportRefused            Teleport answers no: try again slowly, an operator must change something
     ├── TeleportNotFound       … because what the call is about does not exist
+    ├── TeleportConflict       … because somebody else has changed it since it was read
+    ├── TeleportInvalid        … because what is to be written is too large, or otherwise not to its taste
     └── TeleportUnimplemented  … because its version does not know the call
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from services.watcher.teleport.decode import (
@@ -25,14 +27,15 @@ from services.watcher.teleport.decode import (
     Decoded,
     WatchEvent,
     accepted_kinds,
-    decode_event,
     decode_ping,
-    decode_request,
     decode_rule,
     is_init,
+    read_event,
 )
 from services.watcher.teleport.dial import SERVER_NAME, Route, describe, is_refusal
 from services.watcher.teleport.identity import Identity
+from services.watcher.teleport.inquiries import Inquiries
+from services.watcher.teleport.listing import CALL_SECONDS, Listing
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
 from services.watcher.teleport.pb.auth_pb2_grpc import AuthServiceStub
 from services.watcher.teleport.pb.rules_pb2_grpc import AccessMonitoringRulesServiceStub
@@ -45,24 +48,20 @@ CLIENT_VERSION = "18.2.8"
 INIT_SECONDS = 15
 """Teleport's own client waits so long for a watch to begin."""
 
-CALL_SECONDS = 30
-
-PAGE = 100
-"""Requests per call of a listing."""
+MESSAGE_LIMIT = 8 * 1024 * 1024
+"""Bytes of one answer: a page of requests may exceed gRPC's default of 4 MiB, which Teleport does not limit."""
 
 RULES_SECONDS = 10
 """For a page of rules: what happens meanwhile waits, and Teleport hangs up on who is slow for 30 s."""
 
 RULES_PAGE = 100
-
 # Keepalive as in Teleport's own client: its servers hang up on who pings more often than once a minute.
-# A page of requests may exceed gRPC's default of 4 MiB, which Teleport does not limit when it sends.
 OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 180_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.default_authority", SERVER_NAME),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
@@ -85,6 +84,14 @@ class TeleportNotFound(TeleportRefused):
     """What the call is about does not exist."""
 
 
+class TeleportConflict(TeleportRefused):
+    """What was to be changed is not what it was when it was read (Teleport: CompareFailed)."""
+
+
+class TeleportInvalid(TeleportRefused):
+    """What is to be written cannot be, such as a record that would be too large (Teleport: BadParameter)."""
+
+
 class TeleportUnimplemented(TeleportRefused):
     """This version of Teleport does not know the call."""
 
@@ -92,14 +99,14 @@ class TeleportUnimplemented(TeleportRefused):
 REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
     grpc.StatusCode.PERMISSION_DENIED: TeleportRefused,
     grpc.StatusCode.UNAUTHENTICATED: TeleportRefused,
-    grpc.StatusCode.INVALID_ARGUMENT: TeleportRefused,
-    grpc.StatusCode.FAILED_PRECONDITION: TeleportRefused,
+    grpc.StatusCode.INVALID_ARGUMENT: TeleportInvalid,
+    grpc.StatusCode.FAILED_PRECONDITION: TeleportConflict,
     grpc.StatusCode.NOT_FOUND: TeleportNotFound,
     grpc.StatusCode.UNIMPLEMENTED: TeleportUnimplemented,
 }
 """All other codes may be gone in a moment, UNKNOWN too: so a server ends the watch of a slow client."""
 
-Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, auth_pb2.Event]"
+Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, bytes]"
 
 
 class Watch:
@@ -126,7 +133,13 @@ class TeleportClient:
         self._auth = AuthServiceStub(self._channel)
         self._rules = AccessMonitoringRulesServiceStub(self._channel)
         self._metadata = aio.Metadata(("version", CLIENT_VERSION))
-        self._has_pages = True
+        self._requests = Listing(self._channel, self._metadata)
+        self.inquiries = Inquiries(self._channel, self._metadata, self._translated)
+        """What else Teleport tells about people, roles and resources."""
+        # Bytes, not messages: an event that cannot be read is passed over alone.
+        self._watch: Any = self._channel.unary_stream(
+            "/proto.AuthService/WatchEvents", request_serializer=auth_pb2.Watch.SerializeToString
+        )
 
     @classmethod
     async def open(cls, route: Route, identity: Identity) -> Self:
@@ -167,7 +180,7 @@ class TeleportClient:
         # Rules that our role may not read must not fail the watch of requests.
         kinds = [types_pb2.WatchKind(Kind=kind) for kind in (KIND, RULE_KIND)]
         wanted = auth_pb2.Watch(Kinds=kinds, AllowPartialSuccess=True)
-        call = self._auth.WatchEvents(wanted, metadata=self._metadata)
+        call = self._watch(wanted, metadata=self._metadata)
         try:
             yield Watch(await self._begin(call), self._events(call))
         finally:
@@ -180,21 +193,23 @@ class TeleportClient:
                 first = await self._next(call)
         except TimeoutError as error:
             raise TeleportUnavailable(f"the watch did not begin within {INIT_SECONDS} s") from error
-        if not is_init(first):
+        with self._translated():
+            event = auth_pb2.Event.FromString(first)
+        if not is_init(event):
             raise TeleportUnavailable("the watch began with another event than INIT")
-        kinds = accepted_kinds(first, (KIND, RULE_KIND))
+        kinds = accepted_kinds(event, (KIND, RULE_KIND))
         if KIND not in kinds:
             raise TeleportRefused(f"Teleport does not let this role watch {KIND}")
         return kinds
 
     async def _events(self, call: Watching) -> AsyncIterator[WatchEvent]:
         while True:
-            yield decode_event(await self._next(call))
+            yield read_event(await self._next(call))
 
-    async def _next(self, call: Watching) -> auth_pb2.Event:
+    async def _next(self, call: Watching) -> bytes:
         with self._translated():
             event = await call.read()
-        if not isinstance(event, auth_pb2.Event):
+        if not isinstance(event, bytes):
             raise TeleportUnavailable("Teleport ended the watch")
         return event
 
@@ -210,39 +225,30 @@ class TeleportClient:
         return found[0] if found else None
 
     async def _listing(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
-        if self._has_pages:
-            try:
-                async for page in self._in_pages(wanted):
-                    yield page
-            except TeleportUnimplemented:
-                self._has_pages = False
-        if not self._has_pages:
-            async for page in self._in_stream(wanted):
+        with self._translated():
+            async for page in self._requests.of(wanted):
                 yield page
 
-    async def _in_pages(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
-        call = auth_pb2.ListAccessRequestsRequest(Filter=wanted, Limit=PAGE)
-        while True:
-            with self._translated():
-                answer = await self._auth.ListAccessRequests(call, timeout=CALL_SECONDS, metadata=self._metadata)
-            if cast("object", answer) is None:  # what gRPC gives where it cannot parse a message
-                raise TeleportUnavailable("the list of Access Requests cannot be read")
-            yield [decode_request(request) for request in answer.AccessRequests]
-            if not answer.NextKey:
-                return
-            call.StartKey = answer.NextKey
-
-    async def _in_stream(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
-        """As older servers list: one message per request."""
-        page: list[Decoded] = []
+    async def plugin_entry(self, request_id: str) -> dict[str, str]:
+        """What the e-mail plugin, Go's or this, has noted at the request; {} if nothing. Raises `TeleportError`."""
+        wanted = types_pb2.PluginDataFilter(Kind=KIND, Resource=request_id, Plugin=PLUGIN)
         with self._translated():
-            async for request in self._auth.GetAccessRequestsV2(wanted, metadata=self._metadata):
-                page.append(decode_request(request))
-                if len(page) == PAGE:
-                    yield page
-                    page = []
-        if page:
-            yield page
+            found = await self._auth.GetPluginData(wanted, timeout=CALL_SECONDS, metadata=self._metadata)
+        if cast("object", found) is None:  # what gRPC gives where it cannot parse a message
+            raise TeleportInvalid("the record cannot be read: it holds texts that are no UTF-8")
+        return {key: text for item in found.PluginData for key, text in item.Spec.Entries[PLUGIN].Data.items()}
+
+    async def update_plugin_entry(self, request_id: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+        """Put `after` in place of `before`, where an empty text means that there is none. Raises `TeleportError`:
+
+        `TeleportConflict` if it is not as before, `TeleportNotFound` if there is neither a request nor a record,
+        `TeleportInvalid` if the record would be too large.
+        """
+        update = types_pb2.PluginDataUpdateParams(
+            Kind=KIND, Resource=request_id, Plugin=PLUGIN, Set=after, Expect=before
+        )
+        with self._translated():
+            await self._auth.UpdatePluginData(update, timeout=CALL_SECONDS, metadata=self._metadata)
 
     async def attempt(self, method: str, request: Message) -> None:
         """Make a call of this full name to learn whether we may; its answer is not read. Raises `TeleportError`."""
@@ -274,6 +280,8 @@ class TeleportClient:
             yield
         except aio.AioRpcError as error:
             raise self._of_call(error) from error
+        except DecodeError as error:
+            raise TeleportUnavailable("Teleport's answer is none that is known here") from error
 
     def _of_call(self, error: aio.AioRpcError) -> TeleportError:
         code, details = error.code(), error.details() or "no reason given"

@@ -4,12 +4,13 @@ Texts and lists are cut here, at the border, so that nothing behind it can be ma
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2, wrappers_pb2
@@ -33,7 +34,7 @@ RULE_KIND: Final = "access_monitoring_rule"
 RULE_VERSIONS: Final = ("", "v1")
 
 PLUGIN: Final = "email"
-"""The name that the Go plugin has in Teleport: rules that notify it notify us."""
+"""The name that the Go plugin has in Teleport: rules that notify it notify us, and its records are ours."""
 
 REASON_CHARACTERS = 2_000
 NAME_CHARACTERS = 256
@@ -67,6 +68,8 @@ class Fault(StrEnum):
 
     ID = "id"
     STATE = "state"
+    TEXT = "text"
+    SIZE = "size"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class AuthServer:
     version: str
 
 
+SparseMessage = TypeVar("SparseMessage", auth_pb2.SparseEvent, auth_pb2.SparseRequest)
 Decoded = AccessRequest | Undecodable
 WatchEvent = AccessRequest | RequestGone | RuleChanged | RuleDeleted | Undecodable | None
 """None: an event about something that we did not ask for or do not know."""
@@ -113,6 +117,38 @@ def accepted_kinds(init: auth_pb2.Event, asked: Iterable[str]) -> frozenset[str]
     if init.WhichOneof("Resource") != "WatchStatus":
         return frozenset(asked)
     return frozenset(kind.Kind for kind in init.WatchStatus.Spec.Kinds)
+
+
+def read_event(data: bytes) -> WatchEvent:
+    """Read an event of the watch from its bytes: one that cannot be read is that event's fault, and no other's."""
+    try:
+        return decode_event(auth_pb2.Event.FromString(data))
+    except DecodeError:
+        return _sparse(data, auth_pb2.SparseEvent, lambda event: event.AccessRequest)
+
+
+def read_request(data: bytes) -> Decoded:
+    """Read a request from its bytes, as `read_event`."""
+    try:
+        return decode_request(types_pb2.AccessRequestV3.FromString(data))
+    except DecodeError:
+        return _sparse(data, auth_pb2.SparseRequest, lambda request: request)
+
+
+def _sparse(
+    data: bytes, kind: type[SparseMessage], request: Callable[[SparseMessage], auth_pb2.SparseRequest]
+) -> Undecodable:
+    """Where a message cannot be read whole, its request's id perhaps can."""
+    try:
+        name = request(kind.FromString(data)).Metadata.Name
+    except DecodeError:
+        name = b""
+    return _undecodable(name.decode(errors="replace"), Fault.TEXT)
+
+
+def request_id_in(key: str) -> str:
+    """The request's id at the end of a key of Teleport's listing, cut."""
+    return _name(key.rpartition("/")[2])
 
 
 def decode_event(event: auth_pb2.Event) -> WatchEvent:
@@ -169,6 +205,7 @@ def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
         id=request_id,
         user=_name(spec.User),
         roles=_names(spec.Roles[:ROLES]),
+        role_count=len(spec.Roles),
         state=STATES[spec.State],
         created=_time(spec.Created),
         access_expires=_time(spec.Expires),
@@ -179,6 +216,7 @@ def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
         reviews=_reviews(spec.Reviews),
         review_count=len(spec.Reviews),
         suggested_reviewers=_names(spec.SuggestedReviewers[:SUGGESTED_REVIEWERS]),
+        suggested_reviewer_count=len(spec.SuggestedReviewers),
         resources=tuple(map(_resource, resource_ids[:RESOURCES])),
         resource_count=len(resource_ids),
         thresholds=tuple(

@@ -333,6 +333,62 @@ class PluginDataSeq(_message.Message):
 Global___PluginDataSeq: _TypeAlias = PluginDataSeq  # noqa: Y015
 
 @_typing.final
+class GetRoleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    Name: _builtins.str
+    def __init__(
+        self,
+        *,
+        Name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Name", b"Name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoleRequest: _TypeAlias = GetRoleRequest  # noqa: Y015
+
+@_typing.final
+class ListResourcesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCETYPE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    STARTKEY_FIELD_NUMBER: _builtins.int
+    PREDICATEEXPRESSION_FIELD_NUMBER: _builtins.int
+    USESEARCHASROLES_FIELD_NUMBER: _builtins.int
+    USEPREVIEWASROLES_FIELD_NUMBER: _builtins.int
+    ResourceType: _builtins.str
+    Namespace: _builtins.str
+    Limit: _builtins.int
+    StartKey: _builtins.str
+    PredicateExpression: _builtins.str
+    UseSearchAsRoles: _builtins.bool
+    UsePreviewAsRoles: _builtins.bool
+    def __init__(
+        self,
+        *,
+        ResourceType: _builtins.str = ...,
+        Namespace: _builtins.str = ...,
+        Limit: _builtins.int = ...,
+        StartKey: _builtins.str = ...,
+        PredicateExpression: _builtins.str = ...,
+        UseSearchAsRoles: _builtins.bool = ...,
+        UsePreviewAsRoles: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Limit", b"Limit", "Namespace", b"Namespace", "PredicateExpression", b"PredicateExpression", "ResourceType", b"ResourceType", "StartKey", b"StartKey", "UsePreviewAsRoles", b"UsePreviewAsRoles", "UseSearchAsRoles", b"UseSearchAsRoles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListResourcesRequest: _TypeAlias = ListResourcesRequest  # noqa: Y015
+
+@_typing.final
 class ListResourcesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -365,6 +421,7 @@ class PaginatedResource(_message.Message):
     DATABASESERVER_FIELD_NUMBER: _builtins.int
     APPSERVER_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    WINDOWSDESKTOP_FIELD_NUMBER: _builtins.int
     KUBECLUSTER_FIELD_NUMBER: _builtins.int
     KUBERNETESSERVER_FIELD_NUMBER: _builtins.int
     USERGROUP_FIELD_NUMBER: _builtins.int
@@ -374,6 +431,8 @@ class PaginatedResource(_message.Message):
     def AppServer(self) -> _types_pb2.AppServerV3: ...
     @_builtins.property
     def Node(self) -> _types_pb2.ServerV2: ...
+    @_builtins.property
+    def WindowsDesktop(self) -> _types_pb2.WindowsDesktopV3: ...
     @_builtins.property
     def KubeCluster(self) -> _types_pb2.KubernetesClusterV3: ...
     @_builtins.property
@@ -386,16 +445,106 @@ class PaginatedResource(_message.Message):
         DatabaseServer: _types_pb2.DatabaseServerV3 | None = ...,
         AppServer: _types_pb2.AppServerV3 | None = ...,
         Node: _types_pb2.ServerV2 | None = ...,
+        WindowsDesktop: _types_pb2.WindowsDesktopV3 | None = ...,
         KubeCluster: _types_pb2.KubernetesClusterV3 | None = ...,
         KubernetesServer: _types_pb2.KubernetesServerV3 | None = ...,
         UserGroup: _types_pb2.UserGroupV1 | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["AppServer", b"AppServer", "DatabaseServer", b"DatabaseServer", "KubeCluster", b"KubeCluster", "KubernetesServer", b"KubernetesServer", "Node", b"Node", "UserGroup", b"UserGroup", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["AppServer", b"AppServer", "DatabaseServer", b"DatabaseServer", "KubeCluster", b"KubeCluster", "KubernetesServer", b"KubernetesServer", "Node", b"Node", "UserGroup", b"UserGroup", "WindowsDesktop", b"WindowsDesktop", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["AppServer", b"AppServer", "DatabaseServer", b"DatabaseServer", "KubeCluster", b"KubeCluster", "KubernetesServer", b"KubernetesServer", "Node", b"Node", "UserGroup", b"UserGroup", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["AppServer", b"AppServer", "DatabaseServer", b"DatabaseServer", "KubeCluster", b"KubeCluster", "KubernetesServer", b"KubernetesServer", "Node", b"Node", "UserGroup", b"UserGroup", "WindowsDesktop", b"WindowsDesktop", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["DatabaseServer", "AppServer", "Node", "KubeCluster", "KubernetesServer", "UserGroup"]  # noqa: Y015
+    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["DatabaseServer", "AppServer", "Node", "WindowsDesktop", "KubeCluster", "KubernetesServer", "UserGroup"]  # noqa: Y015
     _WhichOneofArgType_resource: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_resource) -> _WhichOneofReturnType_resource | None: ...
 
 Global___PaginatedResource: _TypeAlias = PaginatedResource  # noqa: Y015
+
+@_typing.final
+class RequestPage(_message.Message):
+    """The same bytes, read so that one request which cannot be read spoils no other: Teleport's own language lets texts
+    pass that are no UTF-8, protobuf's readers here do not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESSREQUESTS_FIELD_NUMBER: _builtins.int
+    NEXTKEY_FIELD_NUMBER: _builtins.int
+    NextKey: _builtins.str
+    @_builtins.property
+    def AccessRequests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        AccessRequests: _abc.Iterable[_builtins.bytes] | None = ...,
+        NextKey: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["AccessRequests", b"AccessRequests", "NextKey", b"NextKey"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestPage: _TypeAlias = RequestPage  # noqa: Y015
+
+@_typing.final
+class SparseEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    ACCESSREQUEST_FIELD_NUMBER: _builtins.int
+    Type: Global___Operation.ValueType
+    @_builtins.property
+    def AccessRequest(self) -> Global___SparseRequest: ...
+    def __init__(
+        self,
+        *,
+        Type: Global___Operation.ValueType = ...,
+        AccessRequest: Global___SparseRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["AccessRequest", b"AccessRequest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["AccessRequest", b"AccessRequest", "Type", b"Type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseEvent: _TypeAlias = SparseEvent  # noqa: Y015
+
+@_typing.final
+class SparseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def Metadata(self) -> Global___SparseMetadata: ...
+    def __init__(
+        self,
+        *,
+        Metadata: Global___SparseMetadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["Metadata", b"Metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Metadata", b"Metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseRequest: _TypeAlias = SparseRequest  # noqa: Y015
+
+@_typing.final
+class SparseMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    Name: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        Name: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Name", b"Name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseMetadata: _TypeAlias = SparseMetadata  # noqa: Y015

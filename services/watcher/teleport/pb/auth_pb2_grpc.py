@@ -86,6 +86,16 @@ class AuthServiceStub:
                 request_serializer=services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.PluginDataUpdateParams.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetRole = channel.unary_unary(
+                '/proto.AuthService/GetRole',
+                request_serializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.GetRoleRequest.SerializeToString,
+                response_deserializer=services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.RoleV6.FromString,
+                _registered_method=True)
+        self.ListResources = channel.unary_unary(
+                '/proto.AuthService/ListResources',
+                request_serializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesRequest.SerializeToString,
+                response_deserializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -151,6 +161,18 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRole(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListResources(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +225,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.UpdatePluginData,
                     request_deserializer=services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.PluginDataUpdateParams.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRole,
+                    request_deserializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.GetRoleRequest.FromString,
+                    response_serializer=services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.RoleV6.SerializeToString,
+            ),
+            'ListResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListResources,
+                    request_deserializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesRequest.FromString,
+                    response_serializer=services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -475,6 +507,60 @@ class AuthService:
             '/proto.AuthService/UpdatePluginData',
             services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.PluginDataUpdateParams.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proto.AuthService/GetRole',
+            services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.GetRoleRequest.SerializeToString,
+            services_dot_watcher_dot_teleport_dot_pb_dot_types__pb2.RoleV6.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/proto.AuthService/ListResources',
+            services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesRequest.SerializeToString,
+            services_dot_watcher_dot_teleport_dot_pb_dot_auth__pb2.ListResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

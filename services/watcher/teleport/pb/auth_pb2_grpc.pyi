@@ -43,6 +43,8 @@ class AuthServiceStub:
     SubmitAccessReview: _grpc.UnaryUnaryMultiCallable[_types_pb2.AccessReviewSubmission, _types_pb2.AccessRequestV3]
     GetPluginData: _grpc.UnaryUnaryMultiCallable[_types_pb2.PluginDataFilter, _auth_pb2.PluginDataSeq]
     UpdatePluginData: _grpc.UnaryUnaryMultiCallable[_types_pb2.PluginDataUpdateParams, _empty_pb2.Empty]
+    GetRole: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetRoleRequest, _types_pb2.RoleV6]
+    ListResources: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListResourcesRequest, _auth_pb2.ListResourcesResponse]
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -57,6 +59,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     SubmitAccessReview: _aio.UnaryUnaryMultiCallable[_types_pb2.AccessReviewSubmission, _types_pb2.AccessRequestV3]  # type: ignore[assignment]
     GetPluginData: _aio.UnaryUnaryMultiCallable[_types_pb2.PluginDataFilter, _auth_pb2.PluginDataSeq]  # type: ignore[assignment]
     UpdatePluginData: _aio.UnaryUnaryMultiCallable[_types_pb2.PluginDataUpdateParams, _empty_pb2.Empty]  # type: ignore[assignment]
+    GetRole: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetRoleRequest, _types_pb2.RoleV6]  # type: ignore[assignment]
+    ListResources: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListResourcesRequest, _auth_pb2.ListResourcesResponse]  # type: ignore[assignment]
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -128,5 +132,19 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _types_pb2.PluginDataUpdateParams,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def GetRole(
+        self,
+        request: _auth_pb2.GetRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.RoleV6, _abc.Awaitable[_types_pb2.RoleV6]]: ...
+
+    @_abc_1.abstractmethod
+    def ListResources(
+        self,
+        request: _auth_pb2.ListResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListResourcesResponse, _abc.Awaitable[_auth_pb2.ListResourcesResponse]]: ...
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,17 +25,21 @@ _sym_db = _symbol_database.Default()
 from services.watcher.teleport.pb import header_pb2 as services_dot_watcher_dot_teleport_dot_pb_dot_header__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(services/watcher/teleport/pb/users.proto\x12\x1ateleport.userloginstate.v1\x1a)services/watcher/teleport/pb/header.proto\"t\n\x0eUserLoginState\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".teleport.header.v1.ResourceHeader\x12.\n\x04spec\x18\x02 \x01(\x0b\x32 .teleport.userloginstate.v1.Spec\"s\n\x04Spec\x12\r\n\x05roles\x18\x01 \x03(\t\x12\x31\n\x06traits\x18\x02 \x03(\x0b\x32!.teleport.userloginstate.v1.Trait\x12\x11\n\tuser_type\x18\x03 \x01(\t\x12\x16\n\x0eoriginal_roles\x18\x04 \x03(\t\"$\n\x05Trait\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(services/watcher/teleport/pb/users.proto\x12\x1ateleport.userloginstate.v1\x1a)services/watcher/teleport/pb/header.proto\"(\n\x18GetUserLoginStateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"t\n\x0eUserLoginState\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".teleport.header.v1.ResourceHeader\x12.\n\x04spec\x18\x02 \x01(\x0b\x32 .teleport.userloginstate.v1.Spec\"s\n\x04Spec\x12\r\n\x05roles\x18\x01 \x03(\t\x12\x31\n\x06traits\x18\x02 \x03(\x0b\x32!.teleport.userloginstate.v1.Trait\x12\x11\n\tuser_type\x18\x03 \x01(\t\x12\x16\n\x0eoriginal_roles\x18\x04 \x03(\t\"$\n\x05Trait\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t2\x8e\x01\n\x15UserLoginStateService\x12u\n\x11GetUserLoginState\x12\x34.teleport.userloginstate.v1.GetUserLoginStateRequest\x1a*.teleport.userloginstate.v1.UserLoginStateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'services.watcher.teleport.pb.users_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERLOGINSTATE']._serialized_start=115
-  _globals['_USERLOGINSTATE']._serialized_end=231
-  _globals['_SPEC']._serialized_start=233
-  _globals['_SPEC']._serialized_end=348
-  _globals['_TRAIT']._serialized_start=350
-  _globals['_TRAIT']._serialized_end=386
+  _globals['_GETUSERLOGINSTATEREQUEST']._serialized_start=115
+  _globals['_GETUSERLOGINSTATEREQUEST']._serialized_end=155
+  _globals['_USERLOGINSTATE']._serialized_start=157
+  _globals['_USERLOGINSTATE']._serialized_end=273
+  _globals['_SPEC']._serialized_start=275
+  _globals['_SPEC']._serialized_end=390
+  _globals['_TRAIT']._serialized_start=392
+  _globals['_TRAIT']._serialized_end=428
+  _globals['_USERLOGINSTATESERVICE']._serialized_start=431
+  _globals['_USERLOGINSTATESERVICE']._serialized_end=573
 # @@protoc_insertion_point(module_scope)

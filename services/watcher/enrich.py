@@ -1,0 +1,144 @@
+"""Adds what Teleport tells beside the event: who was told already, and the names that reviewers know.
+
+Only where Redis does not know the request: everything else was looked up when it was new.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from services.watcher.look_ups import LookUps
+from services.watcher.metrics import LookUp, WatcherMetrics
+from services.watcher.outbox import Outbox
+from services.watcher.record import announced
+from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport.inquiries import RESOURCE_TYPES
+from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Resource, request_id_of
+from shared.tasks import end
+
+AT_ONCE = 16
+"""Requests that are looked up at a time, be they watched or listed."""
+
+LOGINS = 100
+
+_VARIABLE = re.compile(r"([^{}]*)\{\{\s*(?:internal|external)(?:\.([\w-]+)|\[\"([^\"\]]+)\"\])\s*\}\}([^{}]*)")
+"""A login that stands for a trait, such as `{{internal.logins}}` or `{{external["unix user"]}}-admin`."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An event of the watch while it is looked up what it is about. It keeps its place among the others."""
+
+    event: RequestChanged | RequestGone
+    look_up: asyncio.Task[RequestChanged | RequestGone]
+
+    async def known(self) -> RequestChanged | RequestGone:
+        """The event with all that was learned; as it came if the connection has ended before that."""
+        await asyncio.wait([self.look_up])
+        return self.event if self.look_up.cancelled() else self.look_up.result()
+
+
+class Enricher:
+    """Asks over one connection, and gives each event back whatever its look-ups came to."""
+
+    def __init__(self, client: TeleportClient, outbox: Outbox, metrics: WatcherMetrics) -> None:
+        self._client = client
+        self._outbox = outbox
+        self._look_ups = LookUps(metrics)
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._incoming: set[asyncio.Task[RequestChanged | RequestGone]] = set()
+
+    def begin(self, cluster: Cluster, event: RequestChanged | RequestGone) -> Incoming:
+        """Begin to look up what an event is about, and do not wait."""
+        look_up = asyncio.create_task(self._alone(cluster, event))
+        self._incoming.add(look_up)
+        look_up.add_done_callback(self._incoming.discard)
+        return Incoming(event, look_up)
+
+    async def end(self) -> None:
+        """Look up nothing any more: the connection has ended."""
+        await end(self._incoming)
+
+    async def _alone(self, cluster: Cluster, event: RequestChanged | RequestGone) -> RequestChanged | RequestGone:
+        (enriched,) = await self.enriched(cluster, [event])
+        return enriched
+
+    async def enriched(
+        self, cluster: Cluster, events: Sequence[RequestChanged | RequestGone]
+    ) -> list[RequestChanged | RequestGone]:
+        """The same events, those of unknown requests with all that could be learned."""
+        known = await self._outbox.known(list(dict.fromkeys(map(request_id_of, events))))
+        return await asyncio.gather(
+            *(self._one(cluster, event, is_known=request_id_of(event) in known) for event in events)
+        )
+
+    async def _one(
+        self, cluster: Cluster, event: RequestChanged | RequestGone, *, is_known: bool
+    ) -> RequestChanged | RequestGone:
+        if is_known:
+            return event
+        async with self._room:
+            request_id = request_id_of(event)
+            entry = await self._look_ups.patiently(LookUp.RECORD, lambda: self._client.plugin_entry(request_id))
+            record = announced(entry) if entry else None
+            if isinstance(event, RequestGone):
+                return event.model_copy(update={"announced": record, "cluster": cluster if record else None})
+            if record is None and event.request.state is not RequestState.PENDING:
+                return event  # nobody will be told of it
+            request = await self._named(event.request)
+            return event.model_copy(update={"announced": record, "request": request})
+
+    async def _named(self, request: AccessRequest) -> AccessRequest:
+        traits, templates, resources = await asyncio.gather(
+            self._look_ups.remembered(LookUp.TRAITS, request.user, lambda: self._client.inquiries.traits(request.user)),
+            asyncio.gather(*(self._logins(role) for role in request.roles)),
+            self._resources(request.resources),
+        )
+        logins = {
+            role: allowed_logins(allowed, traits or {})
+            for role, allowed in zip(request.roles, templates, strict=True)
+            if allowed is not None
+        }
+        return request.model_copy(
+            update={"user_traits": traits or {}, "logins_by_role": logins, "resources": resources}
+        )
+
+    async def _logins(self, role: str) -> tuple[str, ...] | None:
+        return await self._look_ups.remembered(LookUp.LOGINS, role, lambda: self._client.inquiries.logins(role))
+
+    async def _resources(self, resources: Sequence[Resource]) -> tuple[Resource, ...]:
+        """By kind; of whichever cluster, they are looked up in this one (Teleport's own plugins do the same)."""
+        kinds: defaultdict[str, list[str]] = defaultdict(list)
+        for resource in resources:
+            if resource.kind in RESOURCE_TYPES:
+                kinds[resource.kind].append(resource.name)
+        answers = await asyncio.gather(
+            *(
+                self._look_ups.once(LookUp.RESOURCES, partial(self._client.inquiries.resources, kind, ids), part=kind)
+                for kind, ids in kinds.items()
+            )
+        )
+        found = dict(zip(kinds, answers, strict=True))
+        described = ((resource, (found.get(resource.kind) or {}).get(resource.name)) for resource in resources)
+        return tuple(
+            resource.model_copy(update={"friendly_name": more.friendly_name, "labels": more.labels})
+            if more
+            else resource
+            for resource, more in described
+        )
+
+
+def allowed_logins(templates: Sequence[str], traits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The logins of a role for a user with these traits. Left out are those that Teleport would have to compute."""
+    found: dict[str, None] = {}
+    for template in templates:
+        variable = _VARIABLE.fullmatch(template)
+        if variable:
+            before, name, quoted, after = variable.groups()
+            found.update((f"{before}{value}{after}", None) for value in traits.get(name or quoted, ()))
+        elif "{{" not in template:
+            found[template] = None
+    return tuple(found)[:LOGINS]
