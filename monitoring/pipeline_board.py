@@ -2,6 +2,7 @@
 
 from monitoring.answer_row import TROUBLES, answer
 from monitoring.panels import COUNT, NOT_YET, SECONDS, Query, Row, board, figure, graph, per_minute, since, worst
+from monitoring.teleport_row import teleport
 
 UID = "access-mail-pipeline"
 MAILS = "access_mail_mailer_mails_total"
@@ -32,7 +33,7 @@ def pipeline_board() -> str:
         "Access Mail: is it well?",
         "The first row answers the question. The rows below follow a request from Teleport to the relay, hop by hop: "
         "what waits, what comes in, what goes out, what fails, and when it last went well.",
-        [answer(), _watcher(), _router(), _mailer()],
+        [answer(), _watcher(), _router(), _mailer(), teleport()],
     )
 
 
