@@ -159,7 +159,7 @@ def _fields(memory: RequestMemory) -> list[tuple[str, str | bytes | int]]:
     request = memory.facts.request
     return [
         ("facts", memory.facts.model_dump_json()),
-        ("told", TOLD.dump_json(memory.told)),
+        ("told", TOLD.dump_json(memory.told, exclude_none=True)),
         ("notices", _notices.dump_json(memory.notices)),
         # For the watcher's comparison with a listing, without reading the rest.
         ("state", request.state.value if request else ""),
