@@ -145,9 +145,9 @@ class EventReader:
             if not is_busy_group(error):
                 raise
 
-    def own(self, count: int) -> list[Delivery]:
-        """What this consumer has not acknowledged: the answer may have been lost with a connection."""
-        return self._read("0", count, block_milliseconds=None)
+    def own(self, count: int, after: str = "0") -> list[Delivery]:
+        """What this consumer has not acknowledged after this entry: an answer may have been lost with a connection."""
+        return self._read(after, count, block_milliseconds=None)
 
     def new(self, count: int, block_milliseconds: int) -> list[Delivery]:
         """Entries that no consumer has seen; waits for the first one."""

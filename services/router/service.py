@@ -102,11 +102,12 @@ class Router:
     def _follow(self) -> None:
         self._reader.open()
         self._postponed = []
-        deliveries = self._reader.own(BATCH)
+        last = "0"
+        # All that a connection before this one has left, before anything new: it must not be overtaken.
+        while deliveries := self._reader.own(BATCH, last):
+            self._postponed += deliveries
+            last = deliveries[-1].entry
         self._trouble.answered(ROUTE)
-        while deliveries:  # of a connection before this one
-            self.route(deliveries)
-            deliveries = self._reader.own(BATCH) if not self._postponed else []
         while not self._is_stopping:
             self._pulse.turns(ROUTE)
             self.route(self._take())
@@ -139,30 +140,30 @@ class Router:
             if isinstance(event, RequestEvent):
                 requests.append((delivery, event))
             else:  # what came before is routed by the rules of before
-                self._route_requests(requests)
-                requests = []
+                requests = self._route_requests(requests)
                 self._take_rules(delivery, event)
-        self._route_requests(requests)
+        self._postponed.extend(delivery for delivery, _ in self._route_requests(requests))
 
     def _take_rules(self, delivery: Delivery, event: RulesEvent) -> None:
         if self._end.commit_rules(delivery.entry, event):
             self._metrics.rule_changes.inc()
             log.info("the Access Monitoring Rules are others now (%s)", event.type)
 
-    def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> None:
+    def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> list[tuple[Delivery, RequestEvent]]:
+        """Gives back those that wait until the rules are known: nothing that follows may overtake them."""
         remaining = events
         while remaining:
             # Asked after the turn was made sure of: all that stands before these events on the stream is in it.
             rulebook = self._rules.current()
             if rulebook is None:
-                self._postponed.extend(delivery for delivery, _ in remaining)
-                return
+                return remaining
             routed = self._decide(remaining, rulebook)
             results = self._end.commit([one.commit for one in routed])
             for one, result in zip(routed, results, strict=True):
                 self._count(one, result)
             # Another router was faster: read what it has learned, and decide again.
             remaining = [(r.delivery, r.event) for r, done in zip(routed, results, strict=True) if done is None]
+        return []
 
     def _readable(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Event]]:
         readable = []

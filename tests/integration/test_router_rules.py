@@ -13,7 +13,7 @@ from services.router.service import Router
 from services.router.settings import RouterConfiguration
 from shared import keys
 from shared.event_log import GROUP, EventReader
-from shared.events import Event, RuleChanged, RuleDeleted, RulesEvent, RulesListed, RulesUnavailable
+from shared.events import Event, RequestState, RuleChanged, RuleDeleted, RulesEvent, RulesListed, RulesUnavailable
 from shared.mail_queue.router_end import RouterEnd
 from tests.integration.test_router import changed, running, wait_until_routed
 from tests.rules import know_rules, rule
@@ -48,6 +48,11 @@ def told(redis: Redis, request_id: str) -> set[str]:
     return {person["address"] for person in json.loads(rows)} if rows else set()
 
 
+def notices(redis: Redis, request_id: str) -> list[str]:
+    """What people are told, by the memory."""
+    return [notice["kind"] for notice in json.loads(redis.hget(keys.request(request_id), "notices") or "[]")]
+
+
 def test_nothing_is_routed_before_the_rules_are_known(redis: Redis, new_router: Callable[..., Router]) -> None:
     with running(router := new_router()):
         append(redis, changed("r1"))
@@ -58,6 +63,30 @@ def test_nothing_is_routed_before_the_rules_are_known(redis: Redis, new_router: 
         wait_until_routed(redis)
         wait_for(lambda: router.ready() is None, "it is ready")
     assert told(redis, "r1") == {"ops@example.com"}
+
+
+def test_a_request_that_waits_for_the_rules_is_not_overtaken_by_its_own_end(
+    redis: Redis, new_router: Callable[..., Router]
+) -> None:
+    append(redis, changed("r1"), RulesListed(rules=(OPS,)), changed("r1", RequestState.APPROVED))
+    with running(new_router()):
+        wait_until_routed(redis)
+    assert notices(redis, "r1") == ["requested", "approved"]
+
+
+def test_after_a_reconnect_nothing_overtakes_what_was_in_hand(redis: Redis, new_router: Callable[..., Router]) -> None:
+    waiting = 250
+    EventReader(redis, "nobody").open()
+    append(redis, *(changed(f"r{number}") for number in range(waiting)))
+    with running(router := new_router()):
+        wait_for(
+            lambda: redis.xpending(keys.EVENTS, GROUP)["pending"] == waiting, "all are in hand, and wait for rules"
+        )
+        redis.client_kill_filter(_type="normal", skipme=True)
+        append(redis, changed(f"r{waiting - 1}", RequestState.APPROVED), RulesListed(rules=(OPS,)))
+        wait_until_routed(redis)
+        assert router.ready() is None
+    assert notices(redis, f"r{waiting - 1}") == ["requested", "approved"]
 
 
 def test_no_rules_and_none_to_be_had_are_both_known(redis: Redis, new_router: Callable[..., Router]) -> None:
