@@ -219,6 +219,8 @@ FAILING = [
     ('email.local(AR.roles).contains("a")', "no e-mail address"),
     (f'strings.replaceall(strings.replaceall("{"a" * 1000}", "", "{"b" * 500}"), "b", "bb") == ""', "grows beyond"),
     (f'regexp.replace(set("{"a" * 1000}"), "a", "{"$0" * 1000}").contains("")', "grows beyond"),
+    (f'regexp.replace(set("{"a" * 2000}"), "a", "{"$9" * 1000}").contains("")', "grows beyond"),
+    (f'email.local("{"(" * 2000}") == ""', "no e-mail address"),
 ]
 
 

@@ -13,6 +13,9 @@ from services.router.conditions.times import rfc3339
 from services.router.conditions.versions import version
 from shared.addresses import is_address
 
+LONGEST_MAILBOX = 320
+"""Characters: a display name and the longest address (RFC 5321 §4.5.3.1)."""
+
 LARGEST = 100_000
 """Characters of a value that a function may make of smaller ones."""
 
@@ -122,6 +125,8 @@ def _split(texts: str | Strings, separator: str) -> Value:
 
 def _local(address: str) -> str:
     """What stands before the @ of `user@host` or `Name <user@host>`."""
+    if len(address) > LONGEST_MAILBOX:  # the library's parser recurses into each comment
+        raise EvaluationError("email.local: no e-mail address")
     bare = address if is_address(address) else parseaddr(address)[1]
     if not is_address(bare):
         raise EvaluationError("email.local: no e-mail address")

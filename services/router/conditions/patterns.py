@@ -54,7 +54,8 @@ class Anywhere:
         length = end = 0
         for match in self._pattern.finditer(text):
             parts += [text[end : match.start()], _expanded(replacement, match, self._pattern.groupindex, longest)]
-            length += len(parts[-1]) + len(parts[-2])
+            # The work counts, too: a replacement may be long and give nothing, as often as there is a match.
+            length += len(parts[-1]) + len(parts[-2]) + len(match.group()) + len(replacement)
             end = match.end()
             if length > longest:
                 raise EvaluationError(f"the text grows beyond {longest} characters")
