@@ -6,7 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.watcher.appended import Appended
 from services.watcher.backoff import Backoff
@@ -84,6 +86,7 @@ class Outbox:
 
     async def _done(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         backoff = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
+        was_away = False
         async with self._turn:
             while True:
                 try:
@@ -94,8 +97,12 @@ class Outbox:
                 except RedisError as error:
                     self._metrics.waits.labels(Wait.REDIS.value).inc()
                     self._trouble.failed(STREAM, error)
+                    was_away = was_away or isinstance(error, RedisConnectionError | RedisTimeoutError)
                 else:
                     self._trouble.answered(STREAM)
+                    if was_away:  # a crash may have cost its last second, which no epoch tells
+                        self._appended.forget()
+                        self._doubt("Redis was away")
                     return result
                 await asyncio.sleep(backoff.next())
 
