@@ -1,12 +1,16 @@
 """What all mailers know of the relay together: said once when it changes, and measured."""
 
 import logging
+import re
 
 from services.mailer.seam import WorkerMetrics
 from shared.mail_queue.mailer_end import Claims
 from shared.relay import RelayState
 
 log = logging.getLogger(__name__)
+
+_ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+>?")
+"""A relay's answer may repeat one, and no address stands in a log."""
 
 
 class RelayWatch:
@@ -28,7 +32,7 @@ class RelayWatch:
             log.error(
                 "the relay is held (%s: %s): all mails wait and none is lost, one at a time tries it again",
                 state.held,
-                state.detail,
+                _ADDRESS.sub("<address>", state.detail),
             )
         if state.held is None and self._last.held is not None:
             log.info("the relay lets us in again")

@@ -149,8 +149,9 @@ local function next_of_thread(id, thread, iso)
     end
 end
 
--- Back to the head of the queue, as if it had never been taken: no attempt, no death. Tells whether it went there.
-local function put_back(id, perhaps, iso)
+-- Back into the queue, to its head ('LPUSH') or its end ('RPUSH'), as if it had never been taken: no attempt, no death.
+-- Tells whether it went there.
+local function put_back(id, perhaps, iso, push)
     local job = redis.call('HMGET', JOB .. id, 'status', 'thread')
     redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0')
     if perhaps == '1' then
@@ -167,6 +168,6 @@ local function put_back(id, perhaps, iso)
         return false
     end
     redis.call('HSET', JOB .. id, 'status', 'queued')
-    redis.call('LPUSH', QUEUE, id)
+    redis.call(push, QUEUE, id)
     return true
 end

@@ -5,7 +5,9 @@
 local forgotten = 0
 for position = 8, #ARGV do
     local id = ARGV[position]
-    if redis.call('ZSCORE', FAILED, id) then
+    -- A mail that another RQ worker has failed is none of them: nobody has given it up. What is no mail may go.
+    local is_mail = redis.call('HEXISTS', JOB .. id, 'thread') == 1
+    if redis.call('ZSCORE', FAILED, id) and (is_dead(id) or not is_mail) then
         forget_job(id)
         forgotten = forgotten + 1
     end

@@ -48,6 +48,6 @@ local function hold_relay(relay, now, reason, detail, hint, first, longest)
 end
 
 local function release_relay(now)
-    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused')
+    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused', 'probe', 'probe_until')
     redis.call('HSET', RELAY, 'state', 'closed', 'changed', seconds(now), 'window', 2)
 end

@@ -37,9 +37,10 @@ local function is_refused_in_a_row(relay, id)
     return number >= REFUSALS_THAT_OPEN
 end
 
-local function let_in(relay, is_probe)
+local function let_in(relay, is_probe, claimed_at)
     if relay.state == 'open' then
-        if is_probe then
+        -- Only probes are claimed while the relay is held, and one may take longer than it counts as such.
+        if is_probe or tonumber(claimed_at) > tonumber(relay.changed) then
             release_relay(now)
         end
         return
@@ -53,7 +54,8 @@ local function let_in(relay, is_probe)
     end
 end
 
--- What a mail tells about the relay. Gives whether the mail is to wait with all others until the relay lets a probe in.
+-- What a mail tells about the relay. Gives whether the mail is to wait with all others until the relay lets a probe in,
+-- and whether it was a probe.
 local function meet(id, execution, met, reason, detail, hint, claimed_at)
     local relay = read_relay()
     local is_probe = relay.probe == entry_of(id, execution)
@@ -61,18 +63,18 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
         redis.call('HDEL', RELAY, 'probe', 'probe_until')
     end
     if met == 'in' then
-        let_in(relay, is_probe)
+        let_in(relay, is_probe, claimed_at)
     end
     local is_away = met == 'away' or (met == 'sender' and (is_probe or is_refused_in_a_row(relay, id)))
     if not is_away then
-        return false
+        return false, is_probe
     end
     -- What was begun before a probe was let in, or beside it, tells nothing new.
     local is_news = relay.state ~= 'open' and tonumber(claimed_at) >= tonumber(relay.changed or '0')
     if is_probe or is_news then
         hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
     end
-    return true
+    return true, is_probe
 end
 
 local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
@@ -84,7 +86,10 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     -- mails leave the queue, which makes room.
     end_execution(id, execution)
     redis.call('SREM', worker_executions, entry_of(id, execution))
-    if meet(id, execution, met, reason, detail, tonumber(pause), started) then
+    -- The pause of a mail that is to wait by itself is its own, and no wish of the relay's.
+    local hint = outcome == 'held' and tonumber(pause) or 0
+    local is_away, is_probe = meet(id, execution, met, reason, detail, hint, started)
+    if is_away then
         outcome = 'held'
     end
     if outcome == 'delivered' then
@@ -104,7 +109,8 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
         outcome, reason, detail = 'dropped', 'canceled', ''
     end
     if outcome == 'held' then
-        held[#held + 1] = {id, perhaps}
+        -- The next probe is another mail: this one may be the only one that the relay turns away.
+        held[#held + 1] = {id, perhaps, is_probe and 'RPUSH' or 'LPUSH'}
         return
     end
     if outcome == 'later' then
@@ -129,7 +135,7 @@ while ARGV[position] do
     position = position + 10
 end
 for i = #held, 1, -1 do
-    put_back(held[i][1], held[i][2], iso)
+    put_back(held[i][1], held[i][2], iso, held[i][3])
 end
 if redis.call('EXISTS', worker_key) == 1 then
     redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded)

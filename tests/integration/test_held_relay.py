@@ -148,6 +148,34 @@ class TestProbe:
             waits.append(redis.hget(keys.relay(RELAY.name), "wait"))
         assert [float(wait or 0) for wait in waits] == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4])
 
+    async def test_the_next_probe_is_another_mail(self, redis: Redis, end: MailerEnd) -> None:
+        """The relay may turn away one mail alone."""
+        put(redis, mails(3))
+        await hold(end)
+        probes = []
+        for _ in range(4):
+            job = await probe(end)
+            probes.append(job.mail)
+            await settle(end, job, AWAY)
+        assert probes == [*mails(3), mails(3)[0]]
+
+    async def test_a_mails_own_pause_does_not_put_off_the_probe(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, mails(3))
+        for job in await claim(end, 3):
+            await settle(end, job, replace(SENDER_REFUSED, pause=700))
+        assert 0 < (await ask(end)).pause <= RELAY.first_probe
+
+    async def test_a_probe_that_takes_long_opens_the_way_all_the_same(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, mails(3))
+        await hold(end)
+        slow = await probe(end)
+        redis.hset(keys.relay(RELAY.name), "probe_until", 1)
+        another = await probe(end)
+        await settle(end, slow, Delivered("250"))
+        assert (await ask(end)).relay.held is None
+        await settle(end, another, AWAY)
+        assert (await ask(end)).relay.held is None, "it was begun before the relay let us in"
+
     async def test_the_relays_own_hint_is_kept(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, mails(1))
         (job,) = await claim(end)

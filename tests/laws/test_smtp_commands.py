@@ -58,6 +58,7 @@ ALL = {"size": "1000", "8bitmime": "", "smtputf8": ""}
         (BOB, b"x\r\n", {}, b"MAIL FROM:<access@example.com>\r\n"),
         (BOB, b"x\r\n", ALL, b"MAIL FROM:<access@example.com> SIZE=3\r\n"),
         (BOB, b"x\r\n", {"size": ""}, b"MAIL FROM:<access@example.com> SIZE=3\r\n"),
+        (BOB, b"x\r\n", {"size": "9" * 5000}, b"MAIL FROM:<access@example.com> SIZE=3\r\n"),
         (BOB, b"x" * 2000, {"size": "0"}, b"MAIL FROM:<access@example.com> SIZE=2000\r\n"),
         (BOB, "ü\r\n".encode(), ALL, b"MAIL FROM:<access@example.com> SIZE=4 BODY=8BITMIME\r\n"),
         (BOB, "ü\r\n".encode(), {}, b"MAIL FROM:<access@example.com>\r\n"),

@@ -9,6 +9,9 @@ from services.mailer.transports import Envelope
 _UNFIT = re.compile("[\0-\x20\x7f<>]")
 """What would end an address, or its line."""
 
+SIZE_DIGITS = 18
+"""Of a limit that a relay announces: RFC 1870 §4 allows 20, and nobody means that many octets."""
+
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -51,7 +54,9 @@ def data(content: bytes) -> bytes:
 
 def _size(envelope: Envelope, announced: str) -> int:
     size = len(envelope.content)
-    limit = int(announced) if announced.isascii() and announced.isdigit() else 0  # 0: none (RFC 1870 §4)
+    limit = (
+        int(announced) if announced.isascii() and announced.isdigit() and len(announced) <= SIZE_DIGITS else 0
+    )  # 0: none (RFC 1870 §4)
     if 0 < limit < size:
         raise Refused(Refusal.MESSAGE_REFUSED, f"the mail has {size} octets, the relay takes no more than {limit}")
     return size

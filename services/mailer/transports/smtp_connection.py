@@ -114,6 +114,9 @@ class Connection:
             except DeliveryError as error:
                 sending.fail(error)
                 continue
+            except Exception as error:
+                sending.fail(error)  # a fault of ours; whoever waits shall know
+                raise
             turn = _Turn(sending, commands, is_first=not self._mails)
             self._mails += 1
             self._turns.append(turn)
