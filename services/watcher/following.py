@@ -75,6 +75,7 @@ class Following:
                 await first_to_end(
                     self._receive(watch),
                     self._take_snapshots(watch),
+                    self._tell_rules_again(watch),
                     self._ask_if_it_lives(),
                     self._witness.run(self._client),
                 )
@@ -122,6 +123,13 @@ class Following:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._outbox.in_doubt.wait()
+            await self._rules.compare(self._client, shown=watch.shows_rules)
+
+    async def _tell_rules_again(self, watch: Watch) -> None:
+        """Routers wait for the rules, so that these must not wait for the end of a long snapshot."""
+        while True:
+            await self._outbox.lost.wait()
+            self._outbox.lost.clear()
             await self._rules.compare(self._client, shown=watch.shows_rules)
 
     async def _take_snapshot(self) -> None:

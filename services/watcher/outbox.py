@@ -41,6 +41,8 @@ class Outbox:
         self._trouble = RedisTrouble(first=STREAM)
         self.in_doubt = asyncio.Event()
         """Set when events may be missing on the stream: whoever takes a snapshot clears it first."""
+        self.lost = asyncio.Event()
+        """Set when Redis has lost all, the rules too: whoever tells them again clears it first."""
 
     @property
     def trouble(self) -> str | None:
@@ -109,6 +111,7 @@ class Outbox:
     def _lost(self) -> None:
         self._appended.forget()
         self._doubt("Redis has lost its data")
+        self.lost.set()
 
     def _doubt(self, why: str) -> None:
         log.warning("%s: all requests are listed again", why)
