@@ -35,10 +35,16 @@ class Incoming:
     event: RequestChanged | RequestGone
     look_up: asyncio.Task[RequestChanged | RequestGone]
 
-    async def known(self) -> RequestChanged | RequestGone:
-        """The event with all that was learned; as it came if the connection has ended before that."""
+    async def known(self) -> RequestChanged | RequestGone | None:
+        """The event with all that was learned.
+
+        If the connection has ended before that, an end as it came, and None for all else: the next connection finds
+        it in its listing, and looks it up. Told as it came it would count as known, and be told to the wrong people.
+        """
         await asyncio.wait([self.look_up])
-        return self.event if self.look_up.cancelled() else self.look_up.result()
+        if not self.look_up.cancelled():
+            return self.look_up.result()
+        return self.event if isinstance(self.event, RequestGone) else None
 
 
 class Enricher:

@@ -231,7 +231,8 @@ class Watcher:
             batch = [await self._events.get()]
             while len(batch) < BATCH and not self._events.empty():
                 batch.append(self._events.get_nowait())
-            await self._outbox.append([await incoming.known() for incoming in batch])
+            known = [await incoming.known() for incoming in batch]
+            await self._outbox.append([event for event in known if event is not None])
 
     async def _check_redis(self) -> None:
         while True:

@@ -274,3 +274,17 @@ async def test_an_answer_that_is_no_utf_8_spoils_nothing_else(
     async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
         await until_ready(watcher)
     assert list(changed(redis)[0].logins_by_role) == ["editor"]
+
+
+async def test_a_request_whose_look_up_the_connections_end_cuts_off_is_told_with_all_its_facts(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        auth.faults.delays["GetUserLoginState"] = 30
+        auth.create_request()
+        await wait_until(lambda: auth.faults.calls["GetUserLoginState"], "it is being looked up")
+        auth.faults.delays.clear()
+        auth.faults.end_streams()
+        await wait_until(lambda: changed(redis), "it is told")
+        assert all(request.user_traits for request in changed(redis))
