@@ -149,9 +149,9 @@ local function next_of_thread(id, thread, iso)
     end
 end
 
--- Back into the queue, to its head ('LPUSH') or its end ('RPUSH'), as if it had never been taken: no attempt, no death.
--- Tells whether it went there.
-local function put_back(id, perhaps, iso, push)
+-- Back into the queue, behind so many others at its head, as if it had never been taken: no attempt, no death. Tells
+-- whether it went there.
+local function put_back(id, perhaps, iso, behind)
     local job = redis.call('HMGET', JOB .. id, 'status', 'thread')
     redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0')
     if perhaps == '1' then
@@ -168,6 +168,11 @@ local function put_back(id, perhaps, iso, push)
         return false
     end
     redis.call('HSET', JOB .. id, 'status', 'queued')
-    redis.call(push, QUEUE, id)
+    local last = behind > 0 and redis.call('LINDEX', QUEUE, behind - 1)
+    if last then
+        redis.call('LINSERT', QUEUE, 'AFTER', last, id)
+    else
+        redis.call(behind > 0 and 'RPUSH' or 'LPUSH', QUEUE, id)
+    end
     return true
 end

@@ -11,7 +11,7 @@ for position = #ARGV - 2, 9, -3 do
     local mine = holds(id, execution)
     end_execution(id, execution)
     redis.call('SREM', KEYS[OWN_KEYS + 1], entry_of(id, execution))
-    if mine and put_back(id, perhaps, ARGV[8], 'LPUSH') then
+    if mine and put_back(id, perhaps, ARGV[8], 0) then
         released = released + 1
     end
 end

@@ -13,6 +13,9 @@ local now = clock()
 local lost, succeeded, failed, worked = 0, 0, 0, 0
 local held = {}
 
+-- So many mails probe in turn, and no more: the queue is to keep its order, roughly.
+local PROBES_IN_TURN = 10
+
 local function try_later(id, pause, perhaps, attempts, started)
     redis.call('ZREM', FAILED, id)  -- where a stale write of RQ's may have put it
     redis.call('PERSIST', JOB .. id)
@@ -109,8 +112,8 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
         outcome, reason, detail = 'dropped', 'canceled', ''
     end
     if outcome == 'held' then
-        -- The next probe is another mail: this one may be the only one that the relay turns away.
-        held[#held + 1] = {id, perhaps, is_probe and 'RPUSH' or 'LPUSH'}
+        -- The next probes are other mails: this one may be the only one that the relay turns away.
+        held[#held + 1] = {id, perhaps, is_probe and PROBES_IN_TURN or 0}
         return
     end
     if outcome == 'later' then
