@@ -195,7 +195,7 @@ class MailerSettings(ProbeSettings):
         None, gt=0, le=100_000, description="most mails a second to the relay, over all mailers"
     )
     connections_of_all: int | None = Field(
-        None, ge=1, description="most connections to the relay at once, over all mailers"
+        None, ge=1, description="most mails in hand at once, over all mailers; connections that rest come on top"
     )
 
 
