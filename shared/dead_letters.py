@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from shared import keys
+from shared.event_log import DATA
 from shared.events import RequestEvent, parse_event, request_id_of
 
 EVENT = "event"
@@ -70,7 +71,7 @@ class DeadEvents:
             return 0
         with self._redis.pipeline(transaction=True) as pipeline:
             # Twice, if two operators are that quick: to the router a known event is nothing new.
-            pipeline.xadd(keys.EVENTS, {b"data": entries[0][1][b"data"]})
+            pipeline.xadd(keys.EVENTS, {DATA: entries[0][1][DATA]})
             pipeline.xdel(keys.DEAD, id_)
             pipeline.execute()
         return 1
@@ -78,7 +79,7 @@ class DeadEvents:
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
     try:
-        event = parse_event(fields.get(b"data", b""))
+        event = parse_event(fields.get(DATA, b""))
     except ValidationError:
         request_id = ""
     else:
