@@ -85,10 +85,11 @@ async def storm_of_threads(mailers: Mailers, number: int, seconds: float, seed: 
     dead = mailers.dead()
     assert dead <= 3
     assert len(told) >= number - dead, "only a thread whose first mail is dead is silent"
-    for notices in told.values():
+    for person, notices in told.items():
         once = list(dict.fromkeys(notices))
         assert once == [notice for notice in COURSE if notice in once], "in order"
-        assert once[0] == "requested"
+        # A thread goes on without its first mail only if a killed mailer may have sent that.
+        assert once[0] == "requested" or person in threads.perhaps_announced()
         assert once[-1] == "approved"
     assert sum(len(notices) - len(set(notices)) for notices in told.values()) <= reaper.in_flight
     assert reaper.kills

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
+from shared import keys
 from shared.events import RequestState, Review
 from shared.mail import Recipient, Why
 from shared.memory import RequestMemory
@@ -33,6 +34,13 @@ class Threads:
         for number, person in enumerate(self._people):
             request_id = f"r{number}"
             put(self._redis, [mail(notice, person, request_id) for notice in notices], _memory(state, request_id))
+
+    def perhaps_announced(self) -> set[str]:
+        """The people of whose first mail nobody knows whether the relay took it."""
+        first = {person.address: mail(COURSE[0], person, f"r{number}").id for number, person in enumerate(self._people)}
+        return {
+            person for person, id_ in first.items() if self._redis.hget(keys.RECEIPT_PREFIX + id_, "perhaps") == b"1"
+        }
 
     @staticmethod
     def told(mails: Iterable[ReceivedMail]) -> dict[str, list[str]]:
