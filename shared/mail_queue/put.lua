@@ -42,9 +42,8 @@ while ARGV[position] do
         created = created + 1
         local waits = redis.call('RPUSH', THREAD .. thread, id) > 1
         redis.call('EXPIRE', THREAD .. thread, MONTH)
-        redis.call('HSET', JOB .. id, 'created_at', iso, 'enqueued_at', iso, 'started_at', '', 'ended_at', '',
-            'last_heartbeat', '', 'worker_name', '', 'group_id', '', 'success_callback_name', '',
-            'failure_callback_name', '', 'stopped_callback_name', '', 'origin', 'mail', 'timeout', timeout,
+        -- RQ writes fields that are empty, too. It reads the same without them, and they would cost 0.4 KB a mail.
+        redis.call('HSET', JOB .. id, 'created_at', iso, 'enqueued_at', iso, 'origin', 'mail', 'timeout', timeout,
             'result_ttl', '0', 'failure_ttl', MONTH, 'description', description, 'data', data,
             'thread', thread, 'request', string.sub(memory, #REQUEST + 1),
             'status', waits and 'deferred' or 'queued')
