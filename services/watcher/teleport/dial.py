@@ -1,33 +1,22 @@
-"""From a route to a TLS connection with the Auth Service: past an HTTP proxy, through an upgrade, as the route says."""
+"""From a route to a TLS connection with the Auth Service: past a forward proxy, through an upgrade, as it says."""
 
 import asyncio
 import errno
 import os
-import re
-import socket
 import ssl
-from asyncio import StreamReader, StreamWriter
+from asyncio import StreamWriter
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.watcher.teleport.http_proxy import HttpProxy, Refusal, authority, connect_through
+from services.watcher.teleport.forward_proxy import ForwardProxy, Refusal, authority
 from services.watcher.teleport.identity import Identity
+from services.watcher.teleport.reach import Line, in_words, reach
 from services.watcher.teleport.upgrade import Upgrade
 
 SERVER_NAME = "teleport.cluster.local"
 """The name that every Auth Service's certificate carries, whatever its address."""
 
 DIAL_SECONDS = 10
-
-CHUNK_BYTES = 64 * 1024
-
-KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
-)
-"""A peer that answers nothing for 15 s is dead, whether we wait for it or have sent it something (tcp(7))."""
 
 
 @dataclass(frozen=True)
@@ -39,39 +28,19 @@ class Route:
     host: str
     port: int
     alpn: tuple[str, ...]
-    http_proxy: HttpProxy | None = None
+    by: ForwardProxy | None = None
     """Through which the connection is made."""
     is_upgraded: bool = False
     """Does TLS to the Auth Service run inside Teleport's connection upgrade?"""
 
     def __str__(self) -> str:
-        by = f" by way of the HTTP proxy {self.http_proxy}" if self.http_proxy else ""
-        return f"{self.name} to {authority(self.host, self.port)}{by}"
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A TLS connection with the Auth Service."""
-
-    reader: StreamReader
-    writer: StreamWriter
-    upgrade: Upgrade | None
+        return f"{self.name} to {self.place}"
 
     @property
-    def failure(self) -> Exception | None:
-        """Why it ended; None: it stands, or was closed without a word."""
-        return (self.upgrade.failure if self.upgrade else None) or self.reader.exception()
-
-    @property
-    def has_ended(self) -> bool:
-        """Is there no connection any more?"""
-        return self.writer.is_closing()
-
-    async def close(self) -> None:
-        """End it at once."""
-        self.writer.transport.abort()
-        if self.upgrade:
-            await self.upgrade.close()
+    def place(self) -> str:
+        """Where it leads, whichever it is of the routes there."""
+        by = f" by way of the proxy {self.by}" if self.by else ""
+        return f"{authority(self.host, self.port)}{by}"
 
 
 async def dial(route: Route, identity: Identity, folder: Path) -> Line:
@@ -85,44 +54,27 @@ async def dial(route: Route, identity: Identity, folder: Path) -> Line:
         async with asyncio.timeout(DIAL_SECONDS):
             return await _dial(route, context, identity)
     except TimeoutError as error:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {DIAL_SECONDS} s") from error
+        who = f", neither of the proxy {route.by} nor of what is behind it" if route.by else ""
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {DIAL_SECONDS} s{who}") from error
 
 
 async def _dial(route: Route, context: ssl.SSLContext, identity: Identity) -> Line:
-    reader, writer = await _reach(route)
-    upgrade = None
+    line = await reach(route.host, route.port, route.by)
     try:
         if route.is_upgraded:
-            await _start_web_tls(writer, identity, route.host)
-            upgrade = await Upgrade.open(route.host, route.port, reader, writer)
-            reader, writer = await asyncio.open_connection(sock=upgrade.socket, limit=CHUNK_BYTES)
-        await writer.start_tls(context, server_hostname=SERVER_NAME)
-        _insist_on_http2(writer)
+            await _start_web_tls(line.writer, identity, route.host)
+            line = await line.carried(await Upgrade.open(route.host, route.port, line.reader, line.writer))
+        await line.writer.start_tls(context, server_hostname=SERVER_NAME)
+        _insist_on_http2(line.writer)
     except BaseException:
-        await Line(reader, writer, upgrade).close()
+        await line.close()
         raise
-    return Line(reader, writer, upgrade)
+    return line
 
 
 def _insist_on_http2(writer: StreamWriter) -> None:
     if writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
         raise ConnectionError(errno.EPROTO, "the server does not offer HTTP/2; something in between ends TLS")
-
-
-async def _reach(route: Route) -> tuple[StreamReader, StreamWriter]:
-    """A connection with `route.host`, on which nothing was said yet."""
-    proxy = route.http_proxy
-    host, port = (proxy.host, proxy.port) if proxy else (route.host, route.port)
-    reader, writer = await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
-    try:
-        for level, option, value in KEEPALIVE:
-            writer.get_extra_info("socket").setsockopt(level, option, value)
-        if proxy:
-            await connect_through(proxy, route.host, route.port, reader, writer)
-    except BaseException:
-        writer.transport.abort()
-        raise
-    return reader, writer
 
 
 async def _start_web_tls(writer: StreamWriter, identity: Identity, host: str) -> None:
@@ -172,14 +124,6 @@ def describe(error: Exception) -> str:
         case ssl.SSLError():
             return f"TLS failed ({error.reason or error})"
         case OSError():
-            return _in_words(error)
+            return in_words(error)
         case _:
             return str(error) or type(error).__name__
-
-
-def _in_words(error: OSError) -> str:
-    if error.errno is not None and str(error.strerror).startswith("Connect call failed"):
-        return os.strerror(error.errno)
-    # A name with several addresses: asyncio tells what came of each, as text alone.
-    numbers = re.findall(r"\[Errno (\d+)\]", str(error)) if str(error).startswith("Multiple exceptions") else []
-    return ", ".join(dict.fromkeys(os.strerror(int(number)) for number in numbers)) or error.strerror or str(error)

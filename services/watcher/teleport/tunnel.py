@@ -12,8 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from services.watcher.teleport.dial import CHUNK_BYTES, Line, Route, dial
+from services.watcher.teleport.carrier import CHUNK_BYTES, copy
+from services.watcher.teleport.dial import Route, dial
 from services.watcher.teleport.identity import Identity
+from services.watcher.teleport.reach import Line
 from shared.tasks import end
 
 CREDENTIALS = struct.Struct("3i")
@@ -90,26 +92,19 @@ class Tunnel:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry bytes both ways until either side ends; then end both."""
         ways = [
-            asyncio.create_task(_copy(self._line.reader, writer)),
-            asyncio.create_task(_copy(reader, self._line.writer)),
+            asyncio.create_task(copy(self._line.reader, writer)),
+            asyncio.create_task(copy(reader, self._line.writer)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # How each way ended says less than `failure`, which the line keeps.
-            await end(ways)
+            # At once: whoever closes us while the ways end cuts this short.
             self._line.writer.transport.abort()
             writer.transport.abort()
+            await end(ways)  # how each ended says less than `failure`, which the line keeps
 
 
 def _is_ours(near: socket.socket) -> bool:
     """Is our own process at the other end? The folder keeps other users away, not our user's other processes."""
     process, _, _ = CREDENTIALS.unpack(near.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
     return bool(process == os.getpid())
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end. What the receiving side cannot take yet is not read from the other."""
-    while chunk := await reader.read(CHUNK_BYTES):
-        writer.write(chunk)
-        await writer.drain()

@@ -1,9 +1,7 @@
 """Teleport's connection upgrade: a TLS stream in WebSocket frames, past load balancers that end TLS and strip ALPN."""
 
-import asyncio
 import errno
 import logging
-import socket
 from asyncio import StreamReader, StreamWriter
 from http import HTTPStatus
 from typing import Self
@@ -16,27 +14,22 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from services.watcher.teleport.http_proxy import Refusal, authority
-from shared.tasks import end
+from services.watcher.teleport.carrier import CHUNK_BYTES, Carrier
+from services.watcher.teleport.forward_proxy import Refusal, authority
 
 PATH = "/webapi/connectionupgrade"
 SUBPROTOCOL = Subprotocol("alpn")
-CHUNK_BYTES = 64 * 1024
 
 frames_log = logging.getLogger(f"{__name__}.frames")
 frames_log.setLevel(logging.INFO)  # --debug is not for every frame
 
 
-class Upgrade:
+class Upgrade(Carrier):
     """Carries what is written to `socket` in binary frames to the proxy, and back."""
 
     def __init__(self, protocol: ClientProtocol, reader: StreamReader, writer: StreamWriter) -> None:
+        super().__init__(reader, writer)
         self._protocol = protocol
-        self._reader = reader
-        self._writer = writer
-        self._carrying: asyncio.Task[None] | None = None
-        self.socket, self._inner = socket.socketpair()
-        """The connection behind the upgrade, for whoever speaks TLS through it. It ends with this upgrade."""
 
     @classmethod
     async def open(cls, host: str, port: int, reader: StreamReader, writer: StreamWriter) -> Self:
@@ -50,24 +43,11 @@ class Upgrade:
         upgrade = cls(protocol, reader, writer)
         try:
             await upgrade._shake_hands()
-            upgrade._carrying = asyncio.create_task(upgrade._carry())
+            upgrade.begin()
         except BaseException:
             await upgrade.close()
             raise
         return upgrade
-
-    @property
-    def failure(self) -> Exception | None:
-        """Why the connection to the proxy ended; None: it stands, or was closed without a word."""
-        return self._reader.exception()
-
-    async def close(self) -> None:
-        """End the connection, however far it has come."""
-        self._writer.transport.abort()
-        if self._carrying is not None:
-            await end([self._carrying])
-        self._inner.close()
-        self.socket.close()
 
     async def _shake_hands(self) -> None:
         await self._flush()
@@ -88,18 +68,6 @@ class Upgrade:
                 raise Refusal(f"the server does not answer the connection upgrade as it should ({error})")
         if self._protocol.subprotocol != SUBPROTOCOL:
             raise Refusal(f"the server upgrades the connection, but not to {SUBPROTOCOL}")
-
-    async def _carry(self) -> None:
-        """Carry both ways until either side ends; then end both."""
-        reader, writer = await asyncio.open_connection(sock=self._inner, limit=CHUNK_BYTES)
-        ways = [asyncio.create_task(self._carry_out(reader)), asyncio.create_task(self._carry_in(writer))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # How each way ended says less than `failure`.
-            await end(ways)
-            writer.transport.abort()
-            self._writer.transport.abort()
 
     async def _carry_out(self, inner: StreamReader) -> None:
         # The proxy reads only whole frames (Teleport drops continuations): one frame a chunk.

@@ -27,34 +27,9 @@ from shared.settings import TeleportSettings
 from simulators.certificates import ClusterAuthority
 from simulators.proxy import Proxy
 from simulators.teleport import AuthService
+from tests.integration.watching import AUTHORITY
 
-AUTHORITY = ClusterAuthority.create("teleport.example.com")
 STRANGER = ClusterAuthority.create("teleport.example.com")
-
-
-@pytest.fixture
-async def auth() -> AsyncIterator[AuthService]:
-    async with AuthService(AUTHORITY) as service:
-        yield service
-
-
-@pytest.fixture
-async def proxy(auth: AuthService) -> AsyncIterator[Proxy]:
-    async with Proxy(AUTHORITY, auth.address) as service:
-        yield service
-
-
-@pytest.fixture
-def identity(tmp_path: Path) -> Identity:
-    return issued(AUTHORITY, tmp_path)
-
-
-@pytest.fixture
-def trusted_web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This host knows the CA of the proxy's web certificate."""
-    path = tmp_path / "web-ca.pem"
-    path.write_bytes(AUTHORITY.web_ca.pem)
-    monkeypatch.setenv("SSL_CERT_FILE", str(path))
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +88,8 @@ async def test_nobody_there_names_each_route_and_its_reason(identity: Identity, 
     with pytest.raises(TeleportUnavailable) as caught:
         await connect(f"127.0.0.1:{unused_port}", identity)
     assert str(caught.value) == (
-        f"direct to 127.0.0.1:{unused_port}: Connection refused; "
-        f"through a proxy (TLS routing) to 127.0.0.1:{unused_port}: Connection refused; "
-        f"through a proxy (connection upgrade) to 127.0.0.1:{unused_port}: Connection refused"
+        f"no route leads to 127.0.0.1:{unused_port}: direct, through a proxy (TLS routing),"
+        " through a proxy (connection upgrade): Connection refused"
     )
 
 

@@ -1,0 +1,1 @@
+"""Every way to the cluster, and what may stand in it."""
