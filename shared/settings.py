@@ -65,10 +65,10 @@ class TeleportSettings(Section):
     identity: Path | None = Field(
         None, description="identity file of tctl or tbot", examples=["/var/lib/teleport/bot/identity"]
     )
-    refresh_identity: bool = Field(False, description="take over a changed identity file at the next connection")
-    refresh_identity_interval: RefreshInterval = Field(
-        timedelta(minutes=1), description="how often to look at the file"
+    refresh_identity: bool = Field(
+        False, description="take over changed credentials, whether identity or the three files"
     )
+    refresh_identity_interval: RefreshInterval = Field(timedelta(minutes=1), description="how often to look at them")
     client_key: Path | None = Field(
         None, description="PEM private key, with client_crt and root_cas, in place of identity"
     )

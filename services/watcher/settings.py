@@ -40,10 +40,6 @@ def _credential_faults(teleport: TeleportSettings) -> list[str]:
             "teleport.identity: missing, there are no credentials; give it,"
             " or teleport.client_key, teleport.client_crt and teleport.root_cas"
         )
-    if teleport.refresh_identity and not teleport.identity:
-        faults.append(
-            "teleport.refresh_identity: needs teleport.identity, the file to read again; give it or delete this"
-        )
     return faults
 
 

@@ -17,7 +17,7 @@ from redis import Redis
 from services.watcher import credentials
 from services.watcher.service import Watcher
 from services.watcher.teleport.identity import IdentityError
-from shared.settings import RedisSettings, Settings, SettingsError
+from shared.settings import RedisSettings, Settings, SettingsError, TeleportSettings
 from simulators.background import in_background
 from simulators.certificates import ClusterAuthority
 from simulators.teleport import AuthService
@@ -78,6 +78,31 @@ async def test_a_broken_identity_file_is_said_once_and_the_old_one_kept(
         assert watcher.ready() is None
     assert caplog.text.count("unterminated PEM block") == 1
     assert caplog.text.count("the credentials in use are kept") == 2
+
+
+async def test_three_changed_files_take_over_and_until_they_fit_together_the_old_ones_are_kept(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    trio = AUTHORITY.identity("access-mail").write_trio(tmp_path)
+    refreshing = TeleportSettings(
+        addr=auth.address, refresh_identity=True, refresh_identity_interval=SOON, **vars(trio)
+    )
+    async with watching(redis_url, refreshing) as watcher:
+        await until_ready(watcher)
+        renewed = AUTHORITY.identity("renewed").pair
+        trio.client_key.write_bytes(renewed.key)
+        await wait_until(lambda: "key does not belong to the certificate" in caplog.text, "a half renewal is said")
+        request_id = auth.create_request()
+        await wait_until(lambda: [request.id for request in changed(redis)] == [request_id], "it goes on")
+        trio.client_crt.write_bytes(renewed.certificate)
+        used = re.compile("connected to cluster .* as renewed until")
+        await wait_until(partial(is_said, caplog, used), "the whole one is used")
+        await wait_until(lambda: len(auth.watches) == 1, "the old connection has ended")
+        other = AUTHORITY.host_ca.pem + ClusterAuthority.create("teleport.example.com").host_ca.pem
+        trio.root_cas.write_bytes(other)
+        await wait_until(lambda: len(used.findall(caplog.text)) == 2, "CAs are credentials, too")
+    assert caplog.text.count("key does not belong") == 1
 
 
 async def test_without_refresh_a_new_file_waits_for_a_reload(

@@ -18,7 +18,10 @@ def faults(**teleport: Any) -> list[str]:
     return caught.value.faults
 
 
-@pytest.mark.parametrize("teleport", [{"identity": FILE}, {"identity": FILE, "refresh_identity": True}, TRIO])
+@pytest.mark.parametrize(
+    "teleport",
+    [{"identity": FILE}, {"identity": FILE, "refresh_identity": True}, TRIO, {**TRIO, "refresh_identity": True}],
+)
 def test_an_identity_file_or_three_pem_files_are_enough(teleport: dict[str, Any]) -> None:
     settings = TeleportSettings(**teleport)
     assert WatcherConfiguration.of(Settings(teleport=settings)).teleport == settings
@@ -51,12 +54,6 @@ def test_both_ways_at_once() -> None:
     ]
 
 
-def test_refresh_needs_a_file_to_read_again() -> None:
-    assert faults(refresh_identity=True, **TRIO) == [
-        "teleport.refresh_identity: needs teleport.identity, the file to read again; give it or delete this"
-    ]
-
-
 @pytest.mark.parametrize("addr", ["localhost", "https://proxy:443", "a@b:1"])
 def test_an_address_that_is_none(addr: str) -> None:
     assert faults(identity=FILE, addr=addr) == [
@@ -65,4 +62,4 @@ def test_an_address_that_is_none(addr: str) -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    assert len(faults(refresh_identity=True, addr="localhost")) == 3
+    assert len(faults(client_key=FILE, identity=FILE, addr="localhost")) == 2
