@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 from services.watcher.metrics import WatcherMetrics
-from services.watcher.teleport.identity import RENEW, Identity, IdentityError
+from services.watcher.teleport.identity import Identity, IdentityError
 from shared.settings import TeleportSettings
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class Credentials:
             return
         then = "" if self.settings.refresh_identity else ", then reload (SIGHUP)"
         ends = f"{identity.not_after:%Y-%m-%d %H:%M:%S} UTC"
-        log.warning("%s: the certificate of user %r ends %s; %s%s", identity.source, identity.user, ends, RENEW, then)
+        log.warning(
+            "%s: the certificate of user %r ends %s; %s%s", identity.source, identity.user, ends, identity.renewal, then
+        )
 
 
 def step_of(identity: Identity, now: datetime) -> float | None:

@@ -179,7 +179,7 @@ def test_the_process_ends_with_1_and_the_sentence(tmp_path: Path, redis_url: str
     with run(["services.watcher"], tmp_path / "log", environ("127.0.0.1:1", redis_url, tmp_path)) as process:
         assert process.ends() == 1
         assert "certificate expired: that of user 'late'" in process.text()
-        assert "tctl auth sign" in process.text()
+        assert "tctl auth sign --user=late" in process.text()
         assert "Traceback" not in process.text()
 
 

@@ -1,5 +1,6 @@
 """Who we are to Teleport: the key, certificates and CAs of an identity file (tctl, tbot) or of a PEM trio."""
 
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,12 +53,17 @@ class Identity:
         identity.ensure_valid(datetime.now(UTC))
         return identity
 
+    @property
+    def renewal(self) -> str:
+        """What to do against its end."""
+        return RENEW.replace("--user=USER", f"--user={shlex.quote(self.user)}")
+
     def ensure_valid(self, now: datetime) -> None:
         """Raise `IdentityError` if the certificate is not valid at `now`."""
         whose = f"that of user {self.user!r}, issued by cluster {self.issuer!r}"
         if now >= self.not_after:
             ended = f"{self.not_after:%Y-%m-%d %H:%M:%S} UTC"
-            raise IdentityError(f"{self.source}: certificate expired: {whose}, ended {ended}; {RENEW}")
+            raise IdentityError(f"{self.source}: certificate expired: {whose}, ended {ended}; {self.renewal}")
         if now < self.not_before:
             begins = f"{self.not_before:%Y-%m-%d %H:%M:%S} UTC"
             raise IdentityError(f"{self.source}: certificate not valid yet: {whose}, begins {begins}; set the clock")
