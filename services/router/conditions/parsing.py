@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -47,7 +48,7 @@ def parse(text: str) -> Node:
     if not text.strip():
         raise ParseError("empty expression", Place(1, 1))
     try:
-        tree = _LARK.parse(text)
+        tree = _grammar().parse(text)
     except UnexpectedCharacters as error:
         raise ParseError(_illegal(str(error.char)), Place(error.line, error.column)) from None
     except UnexpectedToken as error:
@@ -184,10 +185,13 @@ def _end(text: str) -> Place:
     return Place(len(lines), len(lines[-1]) + 1)
 
 
-_LARK: Final = Lark(
-    (resources.files(__package__) / "grammar.lark").read_text(encoding="utf-8"),
-    parser="lalr",
-    lexer="basic",
-    postlex=_Tokens(),
-    transformer=_Tree(),
-)
+@cache
+def _grammar() -> Lark:
+    """Made for the first condition: many routers never see one."""
+    return Lark(
+        (resources.files(__package__) / "grammar.lark").read_text(encoding="utf-8"),
+        parser="lalr",
+        lexer="basic",
+        postlex=_Tokens(),
+        transformer=_Tree(),
+    )
