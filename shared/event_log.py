@@ -21,6 +21,11 @@ GROUP = "router"
 DATA = b"data"
 DEAD_LETTERS_KEPT = 10_000
 DEAD_CONSUMER_SECONDS = 3600
+PAGE = 1_000
+"""Pending entries that are asked for at once."""
+
+Position = tuple[int, int]
+"""Where an entry stands in the stream: its id, as something that sorts."""
 
 
 class EventLogFull(Exception):
@@ -125,7 +130,7 @@ class Delivery:
     data: bytes
 
     @property
-    def position(self) -> tuple[int, int]:
+    def position(self) -> Position:
         """Where it stands in the stream."""
         return position_of(self.entry)
 
@@ -153,9 +158,17 @@ class EventReader:
         """Entries that no consumer has seen; waits for the first one."""
         return self._read(">", count, block_milliseconds)
 
+    def ahead(self, count: int, after: str, block_milliseconds: int) -> list[Delivery]:
+        """Entries after this one, whoever has or will have them in hand: only to be looked at. Waits for the first."""
+        return self._of_stream(self._redis.xread({keys.EVENTS: after}, count=count, block=block_milliseconds))
+
     def _read(self, start: str, count: int, block_milliseconds: int | None) -> list[Delivery]:
         stream: dict[Any, Any] = {keys.EVENTS: start}
-        reply = self._redis.xreadgroup(GROUP, self._consumer, stream, count=count, block=block_milliseconds)
+        return self._of_stream(
+            self._redis.xreadgroup(GROUP, self._consumer, stream, count=count, block=block_milliseconds)
+        )
+
+    def _of_stream(self, reply: object) -> list[Delivery]:
         streams = cast("dict[bytes, Any] | list[Any]", reply or [])
         rows = streams.values() if isinstance(streams, dict) else [entries for _, entries in streams]
         return [delivery for entries in rows for delivery in self._deliveries(entries)]
@@ -172,15 +185,22 @@ class EventReader:
         flat = (row for entry in entries for row in (entry if isinstance(entry[0], list | tuple) else [entry]))
         return [Delivery(entry.decode(), fields.get(DATA, b"")) for entry, fields in flat if fields]
 
-    def held_elsewhere(self, before: str) -> list[Delivery]:
-        """Entries up to `before` that other consumers hold.
+    def held_elsewhere(self, until: str) -> list[str]:
+        """Entries up to this one that other consumers hold, in the stream's order.
 
         An event must not overtake an earlier one of the same request, which another router may have in hand.
         """
-        rows = self._redis.xpending_range(keys.EVENTS, GROUP, min="-", max=before, count=10_000)
-        entries = [row["message_id"] for row in rows if row["consumer"] != self._consumer.encode()]
-        if not entries:
-            return []
+        held: list[str] = []
+        start = "-"
+        while True:
+            rows = cast("list[Any]", self._redis.xpending_range(keys.EVENTS, GROUP, min=start, max=until, count=PAGE))
+            held += [row["message_id"].decode() for row in rows if row["consumer"] != self._consumer.encode()]
+            if len(rows) < PAGE:
+                return held
+            start = f"({rows[-1]['message_id'].decode()}"
+
+    def read(self, entries: Sequence[str]) -> list[Delivery]:
+        """These entries, whoever holds them; those that are on the stream no more are left out."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for entry in entries:
                 pipeline.xrange(keys.EVENTS, entry, entry)
@@ -221,7 +241,7 @@ def is_busy_group(error: ResponseError) -> bool:
     return str(error).startswith("BUSYGROUP")
 
 
-def position_of(entry: str) -> tuple[int, int]:
-    """An entry's id as something that sorts in the stream's order."""
+def position_of(entry: str) -> Position:
+    """Read an entry's id."""
     milliseconds, _, sequence = entry.partition("-")
     return int(milliseconds), int(sequence or 0)

@@ -19,8 +19,9 @@ from services.router.metrics import EventOutcome, RouterMetrics
 from services.router.rulebook import Rulebook
 from services.router.rules import Rules
 from services.router.settings import RouterConfiguration
+from services.router.turns import RULES, Elsewhere, Postponed, Received, in_order, subject_of
 from shared.event_log import GROUP, Delivery, EventReader
-from shared.events import Event, RequestEvent, RulesEvent, parse_event, request_id_of
+from shared.events import RequestEvent, parse_event, request_id_of
 from shared.mail_queue.depth import queue_depth
 from shared.mail_queue.router_end import Committed, Remembered, RouterEnd
 from shared.pulse import Pulse
@@ -31,9 +32,12 @@ from shared.stream_backlog import stream_backlog
 
 log = logging.getLogger(__name__)
 
-BATCH = 100
+BATCH = 50
+"""Twice as many would be routed 2 % faster, and take a megabyte more."""
 BLOCK_MILLISECONDS = 1000
-POSTPONED_BLOCK_MILLISECONDS = 20
+SHORTEST_PAUSE_MILLISECONDS = 20
+LONGEST_PAUSE_MILLISECONDS = 500
+"""Before what is postponed is looked at again, unless something new comes: it grows while nothing moves."""
 DEAD_ROUTER_MILLISECONDS = 5000
 """A router holds a batch for a fraction of a second; taking over a living one's is harmless (revisions, ids)."""
 UPKEEP_SECONDS = 1.0
@@ -41,8 +45,6 @@ CONSUMER_UPKEEP_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 ROUTING_TRIES = 5
 ROUTE = "route"
-RULES = "the rules"
-"""Stands where else a request's id stands, which has no blanks."""
 
 
 class Router:
@@ -56,7 +58,11 @@ class Router:
         self._metrics = RouterMetrics(registry)
         self._rules = Rules(self._end, self._metrics)
         self._is_stopping = False
-        self._postponed: list[Delivery] = []
+        self._postponed = Postponed()
+        self._elsewhere = Elsewhere(self._reader)
+        self._pause_milliseconds = SHORTEST_PAUSE_MILLISECONDS
+        self._foremost = ""
+        """The entry that waited before all others when it was looked at last."""
         self._failures: Counter[str] = Counter()
         self._next_upkeep = self._next_consumer_upkeep = 0.0
         self._trouble = RedisTrouble(first=ROUTE)
@@ -101,27 +107,57 @@ class Router:
 
     def _follow(self) -> None:
         self._reader.open()
-        self._postponed = []
+        self._postponed.take()
         last = "0"
         # All that a connection before this one has left, before anything new: it must not be overtaken.
         while deliveries := self._reader.own(BATCH, last):
-            self._postponed += deliveries
+            for delivery, event in self._readable(deliveries):
+                self._postponed.keep(delivery, event)
             last = deliveries[-1].entry
         self._trouble.answered(ROUTE)
         while not self._is_stopping:
             self._pulse.turns(ROUTE)
-            self.route(self._take())
+            if self._rules.trouble is None:
+                self.route(self._take())
+            else:
+                self._await_rules()
 
-    def _take(self) -> list[Delivery]:
+    def _await_rules(self) -> None:
+        """Look ahead on the stream for what tells the rules: it may stand behind any number of requests.
+
+        These stay where they are, in nobody's hands, until they can be routed.
+        """
+        looked_at = "0"
+        while not self._is_stopping and self._rules.current() is None:
+            self._pulse.turns(ROUTE)
+            ahead = self._reader.ahead(BATCH, looked_at, BLOCK_MILLISECONDS)
+            if ahead and not self._rules.take_first_listing(ahead):
+                looked_at = ahead[-1].entry
+
+    def _take(self) -> list[Received]:
         """What to route next: what had to wait, what dead routers left, or new entries."""
-        waiting, self._postponed = sorted(self._postponed, key=lambda delivery: delivery.position), []
+        is_full, waiting = self._postponed.is_full, self._postponed.take()
         if time.monotonic() >= self._next_upkeep:
-            left = self._upkeep()
+            known = {delivery.entry for delivery, _ in waiting}
+            left = [delivery for delivery in self._upkeep() if delivery.entry not in known]
+            if len(left) == BATCH and not is_full:
+                self._next_upkeep = time.monotonic()  # there may be more
             if left:
-                known = {delivery.entry for delivery in waiting}
-                return sorted(waiting + [d for d in left if d.entry not in known], key=lambda d: d.position)
-        block = POSTPONED_BLOCK_MILLISECONDS if waiting else BLOCK_MILLISECONDS
-        return waiting + self._reader.new(BATCH, block)
+                return in_order(waiting + self._readable(left))
+        if not waiting:
+            return self._readable(self._reader.new(BATCH, BLOCK_MILLISECONDS))
+        pause = self._pause_before(waiting[0][0].entry)
+        if is_full:
+            time.sleep(pause / 1000)
+            return waiting
+        return waiting + self._readable(self._reader.new(BATCH, pause))
+
+    def _pause_before(self, foremost: str) -> int:
+        """Milliseconds; twice as long each time that this entry is still the foremost of those that wait."""
+        grown = min(2 * self._pause_milliseconds, LONGEST_PAUSE_MILLISECONDS)
+        self._pause_milliseconds = grown if foremost == self._foremost else SHORTEST_PAUSE_MILLISECONDS
+        self._foremost = foremost
+        return self._pause_milliseconds
 
     def _upkeep(self) -> list[Delivery]:
         now = time.monotonic()
@@ -133,39 +169,35 @@ class Router:
             self._reader.remove_dead_consumers()
         return self._reader.left_by_the_dead(BATCH, DEAD_ROUTER_MILLISECONDS)
 
-    def route(self, deliveries: Sequence[Delivery]) -> None:
-        """Decide and commit; deliveries whose turn has not come are kept for the next call."""
+    def route(self, received: Sequence[Received]) -> None:
+        """Decide and commit, in the stream's order; events whose turn has not come are postponed."""
         requests: list[tuple[Delivery, RequestEvent]] = []
-        for delivery, event in self._in_turn(self._readable(deliveries)):
+        for delivery, event in self._in_turn(received):
             if isinstance(event, RequestEvent):
                 requests.append((delivery, event))
             else:  # what came before is routed by the rules of before
-                requests = self._route_requests(requests)
-                self._take_rules(delivery, event)
-        self._postponed.extend(delivery for delivery, _ in self._route_requests(requests))
+                self._route_requests(requests)
+                requests = []
+                self._rules.take(delivery.entry, event)
+        self._route_requests(requests)
 
-    def _take_rules(self, delivery: Delivery, event: RulesEvent) -> None:
-        if self._end.commit_rules(delivery.entry, event):
-            self._metrics.rule_changes.inc()
-            log.info("the Access Monitoring Rules are others now (%s)", event.type)
-
-    def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> list[tuple[Delivery, RequestEvent]]:
-        """Gives back those that wait until the rules are known: nothing that follows may overtake them."""
+    def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> None:
         remaining = events
         while remaining:
             # Asked after the turn was made sure of: all that stands before these events on the stream is in it.
             rulebook = self._rules.current()
             if rulebook is None:
-                return remaining
+                for delivery, event in remaining:
+                    self._postponed.keep(delivery, event)
+                return
             routed = self._decide(remaining, rulebook)
             results = self._end.commit([one.commit for one in routed])
             for one, result in zip(routed, results, strict=True):
                 self._count(one, result)
             # Another router was faster: read what it has learned, and decide again.
             remaining = [(r.delivery, r.event) for r, done in zip(routed, results, strict=True) if done is None]
-        return []
 
-    def _readable(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Event]]:
+    def _readable(self, deliveries: Sequence[Delivery]) -> list[Received]:
         readable = []
         for delivery in deliveries:
             try:
@@ -174,46 +206,33 @@ class Router:
                 self._bury(delivery, f"undecodable: {error.error_count()} faults, first: {error.errors()[0]['msg']}")
         return readable
 
-    def _in_turn(self, events: list[tuple[Delivery, Event]]) -> list[tuple[Delivery, Event]]:
-        """Keep back events that have an earlier one in another router's hands: of their request, or of the rules."""
-        if not events:
+    def _in_turn(self, received: Sequence[Received]) -> list[Received]:
+        """Postpone events that have an earlier one in another router's hands: of their request, or of the rules."""
+        if not received:
             return []
-        elsewhere = self._readable_quietly(self._reader.held_elsewhere(events[-1][0].entry))
+        last, _ = received[-1]
+        elsewhere = self._elsewhere.first_of_each(last.entry)
         mine = []
-        for delivery, event in events:
-            first = min(elsewhere.get(subject, delivery.position) for subject in (_subject(event), RULES))
+        for delivery, event in received:
+            first = min(elsewhere.get(subject, delivery.position) for subject in (subject_of(event), RULES))
             if first < delivery.position:
-                self._metrics.postponed.inc()
-                self._postponed.append(delivery)
+                self._metrics.postponed.inc(self._postponed.keep(delivery, event))
             else:
                 mine.append((delivery, event))
         return mine
 
-    @staticmethod
-    def _readable_quietly(deliveries: Sequence[Delivery]) -> dict[str, tuple[int, int]]:
-        """Subject → position of its first entry; what cannot be read is its holder's business."""
-        first: dict[str, tuple[int, int]] = {}
-        for delivery in deliveries:
-            try:
-                first.setdefault(_subject(parse_event(delivery.data)), delivery.position)
-            except ValidationError:
-                continue
-        return first
-
     def _decide(self, events: Sequence[tuple[Delivery, RequestEvent]], rulebook: Rulebook) -> list[Routed]:
         remembered = self._end.recall(list({request_id_of(event): None for _, event in events}))
-        stuck: set[str] = set()
         routed = []
         for delivery, event in events:
             request_id = request_id_of(event)
-            if request_id in stuck:
-                self._postponed.append(delivery)
+            if self._postponed.has_before(delivery, event):
+                self._postponed.keep(delivery, event)
                 continue
             try:
                 one = decide(delivery, event, remembered[request_id], self._configuration, rulebook)
             except Exception as error:  # noqa: BLE001  # a fault of ours in one event must not stop the others
-                stuck.add(request_id)
-                self._routing_failed(delivery, request_id, error)
+                self._routing_failed(delivery, event, error)
                 continue
             if one.commit.after:
                 remembered[request_id] = Remembered(one.commit.after, self._end.revision(delivery.entry))
@@ -240,14 +259,14 @@ class Router:
         if routed.outcome is not EventOutcome.KNOWN:
             log.info("%s: %s, %d mails", routed.commit.request_id, routed.outcome.value, result.created)
 
-    def _routing_failed(self, delivery: Delivery, request_id: str, error: Exception) -> None:
+    def _routing_failed(self, delivery: Delivery, event: RequestEvent, error: Exception) -> None:
         self._failures[delivery.entry] += 1
         tries = self._failures[delivery.entry] + self._reader.times_delivered(delivery) - 1
         if tries >= ROUTING_TRIES:
             self._bury(delivery, f"routing failed {tries} times: {error!r}")
             return
-        log.error("%s: routing failed, will be tried again", request_id, exc_info=error)
-        self._postponed.append(delivery)
+        log.error("%s: routing failed, will be tried again", request_id_of(event), exc_info=error)
+        self._postponed.keep(delivery, event)
 
     def _bury(self, delivery: Delivery, error: str) -> None:
         self._reader.bury(delivery, error)
@@ -258,8 +277,3 @@ class Router:
     def _redis_failed(self, error: RedisError) -> None:
         self._metrics.errors.inc()
         self._trouble.failed(ROUTE, error)
-
-
-def _subject(event: Event) -> str:
-    """What an event's order is kept for: its request, or the rules."""
-    return request_id_of(event) if isinstance(event, RequestEvent) else RULES

@@ -63,6 +63,28 @@ async def test_trimming_keeps_what_somebody_still_holds(redis: Redis, writer: Ev
     assert rows[0][0].decode() == second.entry
 
 
+async def test_what_others_hold_is_told_in_order_however_much_it_is(
+    redis: Redis, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "PAGE", 2)
+    await writer.append([gone(n) for n in range(5)])
+    mine, other = EventReader(redis, "mine"), EventReader(redis, "other")
+    held = [one for reader in (other, mine, other, other, other) for one in reader.new(1, block_milliseconds=10)]
+    expected = [one.entry for one in held if one is not held[1]]
+    assert mine.held_elsewhere(held[-1].entry) == expected
+    assert mine.held_elsewhere(held[-2].entry) == expected[:-1]
+    assert mine.read([held[3].entry, "1-1", held[0].entry]) == [held[3], held[0]]
+
+
+async def test_looking_ahead_takes_nothing_from_anybody(redis: Redis, writer: EventWriter) -> None:
+    await writer.append([gone(n) for n in range(3)])
+    reader = EventReader(redis, "c1")
+    (first,) = reader.new(1, block_milliseconds=10)
+    assert [parse_event(one.data) for one in reader.ahead(2, "0", block_milliseconds=10)] == [gone(0), gone(1)]
+    assert len(reader.ahead(9, first.entry, block_milliseconds=10)) == 2
+    assert len(reader.new(9, block_milliseconds=10)) == 2
+
+
 async def test_consumers_that_are_dead_and_hold_nothing_are_forgotten(
     redis: Redis, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 
-from services.router.service import Router
+from services.router import turns
+from services.router.service import BATCH, Router
 from services.router.settings import RouterConfiguration
 from shared import keys
 from shared.event_log import GROUP, EventReader
@@ -57,12 +59,95 @@ def test_nothing_is_routed_before_the_rules_are_known(redis: Redis, new_router: 
     with running(router := new_router()):
         append(redis, changed("r1"))
         wait_for(lambda: "rules are not known yet" in (router.ready() or "").lower(), "it says what is missing")
-        wait_for(lambda: redis.xpending(keys.EVENTS, GROUP)["pending"] == 1, "the event is in hand")
         assert not told(redis, "r1")
         append(redis, RulesListed(rules=(OPS,)))
         wait_until_routed(redis)
         wait_for(lambda: router.ready() is None, "it is ready")
     assert told(redis, "r1") == {"ops@example.com"}
+
+
+def test_rules_behind_a_long_backlog_are_found_and_nothing_is_in_hand_before(
+    redis: Redis, new_router: Callable[..., Router]
+) -> None:
+    append(redis, *(changed(f"r{number}") for number in range(250)))
+    redis.xadd(keys.EVENTS, {"data": "{no json"})
+    redis.xadd(keys.EVENTS, {"data": '{"v": 2, "type": "rules_listed", "rules": 7}'})
+    append(redis, RuleChanged(rule=SEC))
+    with running(router := new_router()):
+        wait_for(lambda: "this version can read" in (router.ready() or ""), "it has come to the end of the backlog")
+        assert redis.xpending(keys.EVENTS, GROUP)["pending"] == 0
+        append(redis, changed("r250"), RulesListed(rules=(OPS,)), RuleChanged(rule=SEC), changed("r251"))
+        wait_until_routed(redis)
+    assert all(told(redis, f"r{number}") == {"ops@example.com"} for number in range(250))
+    assert told(redis, "r251") == {"ops@example.com", "sec@example.com"}
+    assert redis.xlen(keys.DEAD) == 2
+
+
+def test_rules_that_a_dead_router_held_are_known_at_once(redis: Redis, new_router: Callable[..., Router]) -> None:
+    append(redis, changed("r1"), RulesListed(rules=(OPS,)))
+    dead = EventReader(redis, "a router that died")
+    dead.open()
+    assert len(dead.new(10, block_milliseconds=10)) == 2
+    with running(router := new_router()):
+        wait_for(lambda: router.ready() is None, "it is ready", timeout=4)
+        append(redis, changed("r2"))
+        wait_for(lambda: told(redis, "r2") == {"ops@example.com"}, "it routes")
+        wait_until_routed(redis)
+    assert told(redis, "r1") == {"ops@example.com"}
+
+
+def test_a_router_keeps_only_so_much_that_waits(
+    redis: Redis, new_router: Callable[..., Router], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MOST_POSTPONED", 100)
+    know_rules(redis)
+    other = EventReader(redis, "another router")
+    other.open()
+    append(redis, RuleChanged(rule=OPS))
+    (held,) = other.new(1, block_milliseconds=10)
+    append(redis, *(changed(f"r{number}") for number in range(1000)))
+    registry = CollectorRegistry()
+    redis.config_resetstat()
+    with running(new_router(registry)):
+        wait_for(lambda: looks(redis) > 7, "it has looked often whether their turn has come")
+        in_hand = redis.xpending(keys.EVENTS, GROUP)["pending"] - 1
+        assert 100 <= in_hand <= 100 + BATCH
+        assert registry.get_sample_value("access_mail_router_postponed_total") == in_hand
+        RouterEnd(redis, GROUP, "another router").commit_rules(held.entry, RuleChanged(rule=OPS))
+        wait_until_routed(redis)
+    assert all(told(redis, f"r{number}") == {"ops@example.com"} for number in range(1000))
+
+
+def looks(redis: Redis) -> int:
+    """How often routers have asked who holds what."""
+    stats: Any = redis.info("commandstats")
+    return int(stats.get("cmdstat_xpending", {}).get("calls", 0))
+
+
+class FailsOnce(dict[str, tuple[str, ...]]):
+    """A role map that cannot be read the first time."""
+
+    failures = 0
+
+    def get(self, role: str, default: Any = None) -> Any:
+        """Fail once."""
+        self.failures += 1
+        if self.failures == 1:
+            raise RuntimeError("not this time")
+        return super().get(role, default)
+
+
+def test_what_could_not_be_routed_is_not_overtaken_across_an_event_of_the_rules(redis: Redis, redis_url: str) -> None:
+    know_rules(redis)
+    append(redis, changed("r1"), changed("r2"), RuleChanged(rule=SEC), changed("r1", RequestState.APPROVED))
+    configuration = RouterConfiguration(FailsOnce({"*": ("all@example.com",)}), message_id_domain="example.com")
+    with (
+        Redis.from_url(redis_url, socket_timeout=5) as client,
+        running(Router(client, configuration, CollectorRegistry())),
+    ):
+        wait_until_routed(redis)
+    assert notices(redis, "r1") == ["requested", "approved"]
+    assert notices(redis, "r2") == ["requested"]
 
 
 def test_a_request_that_waits_for_the_rules_is_not_overtaken_by_its_own_end(
@@ -76,14 +161,17 @@ def test_a_request_that_waits_for_the_rules_is_not_overtaken_by_its_own_end(
 
 def test_after_a_reconnect_nothing_overtakes_what_was_in_hand(redis: Redis, new_router: Callable[..., Router]) -> None:
     waiting = 250
-    EventReader(redis, "nobody").open()
+    know_rules(redis)
+    other = EventReader(redis, "another router")
+    other.open()
+    append(redis, RuleChanged(rule=OPS))
+    (held,) = other.new(1, block_milliseconds=10)
     append(redis, *(changed(f"r{number}") for number in range(waiting)))
     with running(router := new_router()):
-        wait_for(
-            lambda: redis.xpending(keys.EVENTS, GROUP)["pending"] == waiting, "all are in hand, and wait for rules"
-        )
+        wait_for(lambda: redis.xpending(keys.EVENTS, GROUP)["pending"] == waiting + 1, "all are in hand, and wait")
         redis.client_kill_filter(_type="normal", skipme=True)
-        append(redis, changed(f"r{waiting - 1}", RequestState.APPROVED), RulesListed(rules=(OPS,)))
+        append(redis, changed(f"r{waiting - 1}", RequestState.APPROVED))
+        RouterEnd(redis, GROUP, "another router").commit_rules(held.entry, RuleChanged(rule=OPS))
         wait_until_routed(redis)
         assert router.ready() is None
     assert notices(redis, f"r{waiting - 1}") == ["requested", "approved"]
