@@ -169,9 +169,10 @@ class EventReader:
         )
 
     def _of_stream(self, reply: object) -> list[Delivery]:
+        # redis-py: [[stream, entries]]; where the URL asks for ?protocol=3, {stream: [entries]}.
         streams = cast("dict[bytes, Any] | list[Any]", reply or [])
-        rows = streams.values() if isinstance(streams, dict) else [entries for _, entries in streams]
-        return [delivery for entries in rows for delivery in self._deliveries(entries)]
+        lists = [lists[0] for lists in streams.values()] if isinstance(streams, dict) else [one[1] for one in streams]
+        return [delivery for entries in lists for delivery in self._deliveries(entries)]
 
     def left_by_the_dead(self, count: int, idle_milliseconds: int) -> list[Delivery]:
         """Take over what other consumers have held for too long."""
@@ -182,8 +183,7 @@ class EventReader:
 
     @staticmethod
     def _deliveries(entries: Iterable[Any]) -> list[Delivery]:
-        flat = (row for entry in entries for row in (entry if isinstance(entry[0], list | tuple) else [entry]))
-        return [Delivery(entry.decode(), fields.get(DATA, b"")) for entry, fields in flat if fields]
+        return [Delivery(entry.decode(), fields.get(DATA, b"")) for entry, fields in entries if fields]
 
     def held_elsewhere(self, until: str) -> list[str]:
         """Entries up to this one that other consumers hold, in the stream's order.

@@ -34,6 +34,18 @@ async def test_events_come_in_the_order_in_which_they_were_appended(redis: Redis
     assert reader.own(10) == deliveries, "they stay this reader's until they are acknowledged"
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_both_protocols_of_redis_bring_the_same(redis_url: str, writer: EventWriter, protocol: int) -> None:
+    await writer.append([gone(1), gone(2)])
+    with Redis.from_url(redis_url, protocol=protocol) as connection:
+        reader = EventReader(connection, "c1")
+        deliveries = reader.new(10, block_milliseconds=10)
+        assert [parse_event(one.data) for one in deliveries] == [gone(1), gone(2)]
+        assert reader.own(10) == reader.ahead(10, "0", block_milliseconds=10) == deliveries
+        assert reader.left_by_the_dead(10, idle_milliseconds=0) == deliveries
+        assert reader.new(10, block_milliseconds=10) == reader.own(10, deliveries[-1].entry) == []
+
+
 async def test_a_full_stream_takes_nothing_and_loses_nothing(redis: Redis, writer: EventWriter) -> None:
     await writer.append([gone(n) for n in range(5)])
     with pytest.raises(EventLogFull):
