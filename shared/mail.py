@@ -120,8 +120,8 @@ class Met(StrEnum):
     """It was not asked, or its answer tells nothing."""
     LET_IN = "in"
     """It has let us in, whatever it said to the mail itself."""
-    SENDER_REFUSED = "sender"
-    """It has refused our sender's address."""
+    REFUSED_US = "us"
+    """It has refused our sender's address, or wants another login in the middle of a mail: perhaps of this mail alone."""
     TURNED_AWAY = "away"
     """It turns everybody away."""
 

@@ -94,7 +94,8 @@ class Mailroom:
                 return Dead(AMBIGUOUS, error.detail, perhaps=True, met=Met.LET_IN)
             case Unavailable():
                 pause = self._pause(claimed, error.reason, error.retry_after)
-                return Later(pause, error.reason, error.detail, error.perhaps)
+                met = Met.REFUSED_US if error.reason is Trouble.CREDENTIALS else Met.LET_IN
+                return Later(pause, error.reason, error.detail, error.perhaps, met)
             case RelayHeld():
                 return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
             case _:
@@ -104,7 +105,7 @@ class Mailroom:
         """A refusal of our own address is rarely the mail's fault: it is tried again, with the next ones."""
         if error.reason is Refusal.SENDER_REFUSED:
             pause = self._pause(claimed, error.reason, None)
-            return Later(pause, error.reason, error.detail, met=Met.SENDER_REFUSED)
+            return Later(pause, error.reason, error.detail, met=Met.REFUSED_US)
         met = Met.NOT if error.reason is Refusal.ADDRESS_INVALID else Met.LET_IN
         return Dead(error.reason, error.detail, met=met)
 

@@ -3,8 +3,8 @@
 -- The hash RELAY: state ('open': held, nobody sends but one probe at a time; 'closed') · changed: when it did last ·
 -- reason, detail: why it is held · wait: seconds before a probe, doubling · probe_at: when the next may go · probe:
 -- claim of the mail that probes · probe_until: when it counts no more · window: most mails in flight, until it is
--- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row whose
--- sender was refused. Without the hash nobody has met the relay lately, and one mail goes first.
+-- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row in
+-- which our sender or login was refused. Without the hash nobody has met the relay lately, and one mail goes first.
 local RELAY = KEYS[OWN_KEYS + 3]
 local DAY = 86400
 local PROBE_SECONDS = 60

@@ -4,7 +4,7 @@
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 first and 11 longest pause in seconds between probes
 --       then for each mail, in the order of taking: id · execution · outcome (delivered, later, held, dropped, dead)
 --       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
---       · how the relay has met it ('in': it let us in, 'sender': it refused ours, 'away': it turned us away, '') · when
+--       · how the relay has met it ('in': it let us in, 'us': it refused our sender or login, 'away': it turned us away, '') · when
 --       it was claimed
 -- Gives the number of mails whose claim was lost.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
@@ -27,7 +27,7 @@ local function try_later(id, pause, perhaps, attempts, started)
     redis.call('ZADD', SCHEDULED, math.ceil(now + pause), id)
 end
 
--- Three different mails whose sender was refused, and nothing else between them: no mail is at fault.
+-- Three different mails in which we were refused, and nothing else between them: no mail is at fault.
 local function is_refused_in_a_row(relay, id)
     local refused, number = relay.refused or '', 0
     if not string.find(refused, id .. ' ', 1, true) then
@@ -68,7 +68,7 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     if met == 'in' then
         let_in(relay, is_probe, claimed_at)
     end
-    local is_away = met == 'away' or (met == 'sender' and (is_probe or is_refused_in_a_row(relay, id)))
+    local is_away = met == 'away' or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id)))
     if not is_away then
         return false, is_probe
     end

@@ -17,7 +17,7 @@ from tests.queueing import RELAY, claim, claim_one, end_claims, known_relay, mai
 from tests.waiting import wait_until
 
 AWAY = Held("connect", "refused")
-SENDER_REFUSED = Later(10, "sender_refused", "550 5.7.1", met=Met.SENDER_REFUSED)
+SENDER_REFUSED = Later(10, "sender_refused", "550 5.7.1", met=Met.REFUSED_US)
 
 
 def mails(number: int) -> list[Mail]:

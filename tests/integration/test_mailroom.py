@@ -19,7 +19,7 @@ from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Outcome, Rec
 from shared.settings import Settings, SettingsError
 from simulators.mailbox import Mailbox, Rule
 from simulators.mailgun import Mailgun
-from tests.claimed_mails import CLAIMED_AT, CREATED, REQUEST_ENDS, REQUEST_ID, REVIEWS, claimed, facts, mail
+from tests.claimed_mails import BOB, CLAIMED_AT, CREATED, REQUEST_ENDS, REQUEST_ID, REVIEWS, claimed, facts, mail
 from tests.scripted_relay import Line, ScriptedRelay
 from tests.waiting import wait_until
 
@@ -113,7 +113,20 @@ async def test_a_refusal_of_our_own_address_is_no_dead_letter(mailbox: Mailbox, 
     async with mailroom(registry, smtp=smtp(mailbox)) as room:
         verdict = await room.deliver(claimed(), held)
     assert isinstance(verdict, Later)
-    assert (verdict.reason, verdict.met) == ("sender_refused", Met.SENDER_REFUSED)
+    assert (verdict.reason, verdict.met) == ("sender_refused", Met.REFUSED_US)
+
+
+async def test_a_login_that_is_wanted_for_one_recipient_holds_nobody_else(
+    mailbox: Mailbox, registry: CollectorRegistry
+) -> None:
+    mailbox.rules = [Rule("rcpt", "530 5.7.1 log in first", recipient=BOB.address)]
+    async with mailroom(registry, smtp=smtp(mailbox)) as room:
+        verdict = await room.deliver(claimed(), held)
+        assert isinstance(verdict, Later)
+        assert (verdict.reason, verdict.met) == ("credentials", Met.REFUSED_US)
+        ann = mail(recipient=Recipient(address="ann@example.com", why=Why.DEFAULT))
+        assert isinstance(await room.deliver(claimed(mail=ann), held), Delivered)
+    assert mailbox.connections == 2, "another login may do"
 
 
 @pytest.mark.parametrize("address", ["bob", "b" * 260 + "@example.com", "bob@" + "ü" * 70 + ".example"])

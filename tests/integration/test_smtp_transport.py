@@ -100,7 +100,6 @@ async def test_5xx_is_a_refusal_with_the_relays_answer(mailbox: Mailbox, rule: R
         (Rule("connect", "421 4.7.0 too many connections, wait 5 minutes"), Trouble.BUSY, 300),
         (Rule("ehlo", "550 5.7.1 not you"), Trouble.CONNECT, None),
         (Rule("mail", "530 5.7.0 log in first"), Trouble.CREDENTIALS, None),
-        (Rule("rcpt", "535 5.7.8 log in again"), Trouble.CREDENTIALS, None),
     ],
 )
 async def test_what_turns_everybody_away_is_no_fault_of_a_mail(
@@ -122,6 +121,7 @@ async def test_what_turns_everybody_away_is_no_fault_of_a_mail(
         (Rule("data", "452 4.3.1 disk full"), Trouble.TEMPORARY, None),
         (Rule("data", "421 4.3.2 shutting down"), Trouble.BUSY, None),
         (Rule("rcpt", "354 what?"), Trouble.PROTOCOL, None),
+        (Rule("rcpt", "535 5.7.8 log in again"), Trouble.CREDENTIALS, None),
     ],
 )
 async def test_what_the_relay_says_for_now_is_trouble(

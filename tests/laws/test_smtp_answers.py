@@ -44,8 +44,9 @@ EXAMPLES = [
     (MAIL, "554 5.7.0 Not authenticated", HELD, Trouble.CREDENTIALS),
     (MAIL, "550 5.7.8 Log in", HELD, Trouble.CREDENTIALS),
     (MAIL, "538 5.7.11 Encryption required", HELD, Trouble.CREDENTIALS),
-    (RCPT, "530 Authentication required", HELD, Trouble.CREDENTIALS),
-    (DATA, "535 5.7.8 Log in", HELD, Trouble.CREDENTIALS),
+    (RCPT, "530 Authentication required", LATER, Trouble.CREDENTIALS),
+    (DATA, "535 5.7.8 Log in", LATER, Trouble.CREDENTIALS),
+    (CONTENT, "530 5.7.1 Authentication required", LATER, Trouble.CREDENTIALS),
     # the relay's limits
     (MAIL, "421 4.4.2 Idle too long", LATER, Trouble.BUSY),
     (MAIL, "450 4.7.1 Error: too much mail from 192.0.2.1", LATER, Trouble.BUSY),

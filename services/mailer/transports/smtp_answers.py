@@ -91,10 +91,12 @@ _TABLE = (
     _Row([Stage.AUTH], ANY, ANY, _held(Trouble.CREDENTIALS)),
     _Row([Stage.TLS], ANY, ANY, _held(Trouble.TLS)),
     _Row(PREPARATION, ANY, ANY, _held(Trouble.CONNECT)),
-    # -- the relay takes nothing from anybody, or wants another login (RFC 4954 §6), whatever command it answers
+    # -- the relay takes nothing from anybody, or wants another login (RFC 4954 §6)
     _Row(TRANSACTION, "421", ANY, _later(Trouble.BUSY)),
-    _Row(TRANSACTION, "53[0458]", ANY, _held(Trouble.CREDENTIALS)),
+    _Row([Stage.MAIL], "53[0458]", ANY, _held(Trouble.CREDENTIALS)),
     _Row([Stage.MAIL], "5..", r"5\.7\.(0|8|9|11|13|14)", _held(Trouble.CREDENTIALS)),
+    # the same after it has taken our sender: it may mean one recipient alone, so the breaker counts before it opens
+    _Row([Stage.RCPT, Stage.DATA, Stage.CONTENT], "53[0458]", ANY, _later(Trouble.CREDENTIALS)),
     # -- we and the relay disagree about where we are: another connection will do
     _Row([Stage.MAIL, Stage.RCPT, Stage.DATA], "503", ANY, _later(Trouble.PROTOCOL)),
     # -- never

@@ -26,7 +26,8 @@ _HOPED_FOR = {Stage.MAIL: 2, Stage.RCPT: 2, Stage.DATA: 3, Stage.CONTENT: 2}
 """First digits of replies: a client is to go by them alone (RFC 5321 §4.2.1)."""
 
 _CLOSING = 421
-_UNSOUND = {Trouble.TIMEOUT, Trouble.PROTOCOL}
+_UNSOUND = {Trouble.TIMEOUT, Trouble.PROTOCOL, Trouble.CREDENTIALS}
+"""Another connection, and another login, may do."""
 
 
 @dataclass(eq=False)
