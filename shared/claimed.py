@@ -20,7 +20,7 @@ class Claimed:
     first_tried: float | None
     """When the first of them began."""
     revived: bool
-    """An operator brought it back from the dead letters: age is no reason against it."""
+    """An operator brought it back from the dead letters: attempts and first try are those since then."""
     perhaps: bool
     """The relay may have taken it in an earlier attempt whose answer was lost."""
     receipt: Receipt | None

@@ -30,7 +30,7 @@ class Unwanted(StrEnum):
     SETTLED = "settled"
     """Nobody needs to review the request any more."""
     ENDED = "ended"
-    """An operator brought the mail back, but its request is gone."""
+    """An operator brought the mail back, but its request is gone or over."""
     NEVER_ANNOUNCED = "never_announced"
     """The person never heard of the request, so its further course would only puzzle."""
     SUPERSEDED = "superseded"
@@ -65,13 +65,11 @@ def wanted(claimed: Claimed) -> Dropped | Dead | None:
 
 
 def _request_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead | None:
-    """Worth something until the request is settled or ends; age is no reason against what an operator brought back."""
+    """Worth something until the request is settled or ends, whoever has brought it back."""
     if facts.is_settled:
         return Dropped(Unwanted.SETTLED)
-    if claimed.revived:
-        return Dropped(Unwanted.ENDED) if facts.gone else None
     if facts.gone or _has_ended(facts, claimed.now):
-        return Dead(TooLate.EXPIRED_UNSENT)
+        return Dropped(Unwanted.ENDED) if claimed.revived else Dead(TooLate.EXPIRED_UNSENT)
     return None
 
 
@@ -81,30 +79,36 @@ def _review_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead | No
         return Dropped(Unwanted.SUPERSEDED)
     if not _knows_review(facts.request, claimed.mail.notice.review):
         return Dropped(Unwanted.SUPERSEDED)  # newer ones have displaced it from Teleport's list as we keep it
-    if not claimed.revived and _has_ended(facts, claimed.now):
+    # An operator who brings it back wants it to be told although the request has ended: it is news for another day.
+    if _tried_for_long(claimed) if claimed.revived else _has_ended(facts, claimed.now):
         return Dead(TooLate.TOO_LATE)
     return None
 
 
 def _resolution_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead | None:
-    """Worth something for a day from its first attempt, unless the request was denied after it had been granted."""
+    """Worth something for a day from its first attempt, or the first one since an operator has brought it back, unless
+    the request was denied after it had been granted.
+    """
     granted = claimed.mail.notice.kind in (NoticeKind.APPROVED, NoticeKind.PROMOTED)
     if granted and facts.request is not None and facts.request.state is RequestState.DENIED:
         return Dropped(Unwanted.SUPERSEDED)
-    tried_for = 0.0 if claimed.first_tried is None else claimed.now - claimed.first_tried
-    if not claimed.revived and tried_for > RESOLUTION_LIFETIME.total_seconds():
-        return Dead(TooLate.TOO_LATE)
-    return None
+    return Dead(TooLate.TOO_LATE) if _tried_for_long(claimed) else None
 
 
 def deadline(claimed: Claimed) -> float | None:
     """When the mail, which is wanted now, will not be any more if nothing but time passes; None: never."""
-    if claimed.revived or claimed.facts is None:
+    if claimed.facts is None:
         return None
-    if claimed.mail.notice.kind in (NoticeKind.REQUESTED, NoticeKind.REVIEWED):
+    kind = claimed.mail.notice.kind
+    if kind is NoticeKind.REQUESTED or (kind is NoticeKind.REVIEWED and not claimed.revived):
         return _end(claimed.facts)
     first_tried = claimed.now if claimed.first_tried is None else claimed.first_tried
     return first_tried + RESOLUTION_LIFETIME.total_seconds()
+
+
+def _tried_for_long(claimed: Claimed) -> bool:
+    tried_for = 0.0 if claimed.first_tried is None else claimed.now - claimed.first_tried
+    return tried_for > RESOLUTION_LIFETIME.total_seconds()
 
 
 def _has_ended(facts: RequestFacts, now: float) -> bool:

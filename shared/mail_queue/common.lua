@@ -73,6 +73,14 @@ local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
     redis.call('EXPIRE', RECEIPT .. id, MONTH)
 end
 
+-- The receipt of a letter that was brought back says 'perhaps' while a mailer has it in hand (`claim.lua`). No more once
+-- that one knows better.
+local function note_in_receipt(id, perhaps)
+    if redis.call('HGET', RECEIPT .. id, 'outcome') == 'dead' then
+        redis.call('HSET', RECEIPT .. id, 'perhaps', perhaps)
+    end
+end
+
 -- RQ's failed registry, with the result stream that RQ's own worker would leave. Tells whether the mail is dead; it is
 -- not if the relay has taken it before.
 local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, execution, started, iso)
@@ -81,7 +89,8 @@ local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, e
         return false
     end
     local now = clock()
-    redis.call('HSET', JOB .. id, 'status', 'failed', 'ended_at', iso, 'claim', '', 'deaths', '0', 'attempts', '0')
+    redis.call('HSET', JOB .. id, 'status', 'failed', 'ended_at', iso, 'claim', '', 'deaths', '0', 'attempts', '0',
+        'perhaps', perhaps)
     redis.call('HDEL', JOB .. id, 'first_tried', 'revived')
     redis.call('EXPIRE', JOB .. id, MONTH)
     redis.call('ZREM', SCHEDULED, id)
@@ -152,11 +161,10 @@ end
 -- Back into the queue, behind so many others at its head, as if it had never been taken: no attempt, no death. Tells
 -- whether it went there.
 local function put_back(id, perhaps, iso, behind)
-    local job = redis.call('HMGET', JOB .. id, 'status', 'thread')
-    redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0')
-    if perhaps == '1' then
-        redis.call('HSET', JOB .. id, 'perhaps', '1')
-    end
+    local job = redis.call('HMGET', JOB .. id, 'status', 'thread', 'perhaps')
+    perhaps = (job[3] == '1' or perhaps == '1') and '1' or '0'
+    redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0', 'perhaps', perhaps)
+    note_in_receipt(id, perhaps)
     if job[1] == 'canceled' then
         drop_canceled(id)
         next_of_thread(id, job[2] or '', iso)

@@ -8,7 +8,7 @@ for position = 9, #ARGV do
     local id = ARGV[position]
     if redis.call('HGET', JOB .. id, 'status') == 'failed' and redis.call('ZREM', FAILED, id) == 1 then
         redis.call('PERSIST', JOB .. id)
-        -- `revived` is for `claim.lua`: no deadline of age counts any more, and it starts the counts anew once.
+        -- `revived` is for `claim.lua`: the mail is judged from now on, and it starts the counts anew once.
         redis.call('HSET', JOB .. id, 'status', 'queued', 'enqueued_at', iso, 'ended_at', '', 'revived', '1',
             'attempts', '0', 'deaths', '0')
         redis.call('HDEL', JOB .. id, 'first_tried')

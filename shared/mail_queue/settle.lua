@@ -21,6 +21,7 @@ local function try_later(id, pause, perhaps, attempts, started)
     redis.call('PERSIST', JOB .. id)
     redis.call('HSET', JOB .. id, 'status', 'scheduled', 'claim', '', 'deaths', '0', 'perhaps', perhaps,
         'attempts', attempts, 'number_of_retries', attempts, 'ended_at', iso)
+    note_in_receipt(id, perhaps)
     if started then
         redis.call('HSETNX', JOB .. id, 'first_tried', started)
     end

@@ -14,7 +14,7 @@ from shared import keys
 from shared.claimed import Claimed
 from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
-from shared.mail import Dead, Delivered, Dropped, Later, Mail, Outcome, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
 from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
@@ -299,6 +299,28 @@ class TestDeadLetters:
         assert (job.revived, job.attempts) == (True, 1)
         await settle(end, job, Delivered("250"))
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
+
+    @pytest.mark.parametrize("back", [Held("connect"), Later(0, "temporary"), None])
+    async def test_a_replayed_letter_that_never_left_was_not_perhaps_sent(
+        self, redis: Redis, end: MailerEnd, back: Verdict | None
+    ) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        job = await claim_one(end, mail("requested"))
+        assert receipt(redis, mail("requested"))["perhaps"] == "1", "its mailer might die now"
+        if back is None:
+            await end.release([(job.mail.id, job.execution, False)])
+        else:
+            await settle(end, job, back)
+        assert receipt(redis, mail("requested"))["perhaps"] == "0"
+
+    async def test_a_replayed_letter_that_was_perhaps_sent_before_still_was(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("ambiguous", perhaps=True))
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        await settle(end, await claim_one(end, mail("requested")), Held("connect"))
+        assert receipt(redis, mail("requested"))["perhaps"] == "1"
 
     async def test_a_replayed_letter_waits_for_its_turn(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested"), mail("approved")])

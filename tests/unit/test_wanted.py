@@ -28,11 +28,12 @@ WANTED = {
     "a request within the grace after its end": claimed(now=IN_TIME),
     "a request without an end, within seven days": claimed(known=ENDLESS, now=CREATED.timestamp() + 7 * DAY),
     "a request without any time": claimed(known=TIMELESS, now=TOO_LATE),
-    "a revived request, whatever its age": claimed(now=TOO_LATE + 30 * DAY, revived=True),
     "a request that died before": claimed(receipt=Receipt(Outcome.DEAD), revived=True),
     "a review": claimed("reviewed-2", REVIEWED),
     "a review of a settled request at its first try": claimed("reviewed-2", APPROVED),
-    "a revived review, whatever its age": claimed("reviewed-2", REVIEWED, now=TOO_LATE, revived=True),
+    "a revived review past the end of its request": claimed(
+        "reviewed-2", REVIEWED, first_tried=TOO_LATE, now=TOO_LATE + DAY, revived=True
+    ),
     "an approval": claimed("approved", APPROVED),
     "a denial after an approval": claimed("denied", DENIED),
     "an end of which nothing else is known": claimed("expired", ONLY_ITS_END),
@@ -40,7 +41,7 @@ WANTED = {
     "a resolution of what another Redis announced": claimed(
         "approved", APPROVED, announced=False, mail=mail("approved", BOB.model_copy(update={"announced_in": ""}))
     ),
-    "a revived resolution": claimed("approved", APPROVED, first_tried=IN_TIME - 2 * DAY, now=IN_TIME, revived=True),
+    "a revived resolution": claimed("approved", APPROVED, now=IN_TIME + 2 * DAY, revived=True),
 }
 
 
@@ -56,6 +57,7 @@ DROPPED = {
     "a request that is settled": (claimed(known=APPROVED), "settled"),
     "a request that is settled and gone": (claimed(known=facts(gone=True, state=RequestState.DENIED)), "settled"),
     "a revived request that is gone": (claimed(known=GONE, revived=True), "ended"),
+    "a revived request past its end": (claimed(now=TOO_LATE, revived=True), "ended"),
     "a review of what was never announced": (claimed("reviewed-1", REVIEWED, announced=False), "never_announced"),
     "a resolution of what was never announced": (claimed("denied", DENIED, announced=False), "never_announced"),
     "a late review of a settled request": (claimed("reviewed-1", APPROVED, attempts=1), "superseded"),
@@ -82,6 +84,14 @@ DEAD = {
     "a request that is gone": (claimed(known=GONE), "expired_unsent"),
     "a request of which only the end is known": (claimed(known=ONLY_ITS_END), "expired_unsent"),
     "a review past the end of its request": (claimed("reviewed-2", REVIEWED, now=TOO_LATE), "too_late"),
+    "a revived review after another day": (
+        claimed("reviewed-2", REVIEWED, first_tried=TOO_LATE, now=TOO_LATE + DAY + 1, revived=True),
+        "too_late",
+    ),
+    "a revived resolution after another day": (
+        claimed("denied", DENIED, first_tried=TOO_LATE, now=TOO_LATE + DAY + 1, revived=True),
+        "too_late",
+    ),
     "a resolution after a day": (
         claimed("denied", DENIED, first_tried=IN_TIME - DAY - 1, now=IN_TIME),
         "too_late",
@@ -103,7 +113,11 @@ DEADLINES = {
     "a review": (claimed("reviewed-2", REVIEWED), (REQUEST_ENDS + timedelta(minutes=2)).timestamp()),
     "a request without an end": (claimed(known=ENDLESS), (CREATED + timedelta(days=7, minutes=2)).timestamp()),
     "a request without any time": (claimed(known=TIMELESS), None),
-    "a revived request": (claimed(revived=True), None),
+    "a revived request": (claimed(revived=True), (REQUEST_ENDS + timedelta(minutes=2)).timestamp()),
+    "a revived review": (
+        claimed("reviewed-2", REVIEWED, now=TOO_LATE, first_tried=TOO_LATE - 60, revived=True),
+        TOO_LATE - 60 + DAY,
+    ),
     "a resolution that was never tried": (claimed("approved", APPROVED, now=IN_TIME), IN_TIME + DAY),
     "a resolution": (claimed("approved", APPROVED, now=IN_TIME, first_tried=IN_TIME - 60), IN_TIME - 60 + DAY),
 }
