@@ -121,7 +121,7 @@ class Met(StrEnum):
     LET_IN = "in"
     """It has let us in, whatever it said to the mail itself."""
     REFUSED_US = "us"
-    """It has refused our sender's address, or wants another login in the middle of a mail: perhaps of this mail alone."""
+    """It has refused our sender's address, or wants another login after it: perhaps for this mail alone."""
     TURNED_AWAY = "away"
     """It turns everybody away."""
 

@@ -86,9 +86,7 @@ def _review_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead | No
 
 
 def _resolution_wanted(claimed: Claimed, facts: RequestFacts) -> Dropped | Dead | None:
-    """Worth something for a day from its first attempt, or the first one since an operator has brought it back, unless
-    the request was denied after it had been granted.
-    """
+    """Worth something for a day from its first attempt (since a replay, if any), unless an approval was overturned."""
     granted = claimed.mail.notice.kind in (NoticeKind.APPROVED, NoticeKind.PROMOTED)
     if granted and facts.request is not None and facts.request.state is RequestState.DENIED:
         return Dropped(Unwanted.SUPERSEDED)
