@@ -4,11 +4,14 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
 
 from shared.events import Message, RequestId
+
+ADDRESSES_KEPT = 1000
 
 
 class NoticeKind(StrEnum):
@@ -67,7 +70,12 @@ class Recipient(Message):
     @property
     def hash(self) -> str:
         """Stands for the address in keys and ids, where no address may stand."""
-        return hashlib.sha256(self.address.encode()).hexdigest()[:12]
+        return _hash_of(self.address)
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT)
+def _hash_of(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
 class Mail(Message):

@@ -8,7 +8,7 @@ from typing import Self
 from services.mailer.errors import DeliveryError, Refusal, Refused, Trouble, Unavailable
 from services.mailer.errors import Held as RelayHeld
 from services.mailer.metrics import AMBIGUOUS, CLAIM_LOST, Metrics
-from services.mailer.mime import wire_address, write
+from services.mailer.mime import own_fields, wire_address
 from services.mailer.relay import Relay
 from services.mailer.render import Renderer
 from services.mailer.retries import LONGEST_HINT, pause_before
@@ -84,7 +84,8 @@ class Mailroom:
             recipient = wire_address(letter.recipient)
         except ValueError as error:
             raise Refused(Refusal.ADDRESS_INVALID, str(error)) from error
-        return Envelope(wire_address(letter.sender.address), recipient, write(letter))
+        sender = wire_address(letter.page.sender.address)
+        return Envelope(sender, recipient, own_fields(letter), letter.page.written)
 
     def _verdict(self, claimed: Claimed, error: DeliveryError) -> Verdict:
         match error:

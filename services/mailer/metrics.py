@@ -98,8 +98,8 @@ class Metrics:
         for outcome, reasons in _REASONS.items():
             for reason in reasons:
                 self._mails.labels(outcome, reason)
-        for class_ in _CLASSES:
-            self._answers.labels(class_)
+        self._answers_by_class = {class_: self._answers.labels(class_) for class_ in _CLASSES}
+        self._delivered = self._mails.labels("delivered", "accepted")
 
     def claimed(self, jobs: int) -> None:
         """Count jobs taken from the queue."""
@@ -112,7 +112,7 @@ class Metrics:
         if not isinstance(verdict, Delivered):
             self._mails.labels(type(verdict).__name__.lower(), verdict.reason).inc()
             return
-        self._mails.labels("delivered", "accepted").inc()
+        self._delivered.inc()
         self._last_success.set(accepted_at)
         request = claimed.facts.request if claimed is not None and claimed.facts is not None else None
         if claimed is None or request is None or request.created is None:
@@ -122,7 +122,7 @@ class Metrics:
 
     def relay_answered(self, code: int | None) -> None:
         """Count a reply; None: there was none."""
-        self._answers.labels("none" if code is None else f"{code // 100}xx").inc()
+        self._answers_by_class["none" if code is None else f"{code // 100}xx"].inc()
 
     def claims_lost(self, jobs: int) -> None:
         """Count mails whose claim was lost while they were in hand."""

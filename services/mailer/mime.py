@@ -8,11 +8,11 @@ than RFC 5322 §2.1.1 allows, all but a UTF-8 address (RFC 6532) is ASCII, and n
 import binascii
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from shared.addresses import is_address, wire_domain
 
@@ -29,7 +29,10 @@ _WORD_BYTES = 45
 _BOUNDARY = "=_alternative"
 """Quoted-printable never holds `=_`, so no text can end its part (RFC 2045 §6.7)."""
 
-BODIES_KEPT = 64
+ADDRESSES_KEPT = 1000
+
+LINES_KEPT, LINE_KEPT = 1000, 500
+"""So many lines of bodies, none with more characters: most lines of a mail are those of all mails."""
 
 _UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -43,42 +46,62 @@ class Mailbox:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One mail to one recipient, before it becomes bytes. Identifiers stand without their angle brackets."""
+class Page:
+    """What the letters to several people have in common. Identifiers stand without their angle brackets."""
 
     sender: Mailbox
-    recipient: str
     subject: str
     date: datetime
-    message_id: str
-    references: tuple[str, ...]
-    """Earlier mails of the thread, the oldest first."""
     list_id: str
     marks: tuple[tuple[str, str], ...]
     """Further header fields with unstructured text."""
     text: str
     html: str
 
+    @cached_property
+    def written(self) -> bytes:
+        """Header fields and the whole body. Raises `ValueError` for a control character in a header field."""
+        fields = [
+            _tokens("From", [*_phrase(self.sender.name), f"<{wire_address(self.sender.address)}>"]),
+            _text("Subject", self.subject),
+            _tokens("Date", [format_datetime(self.date)]),
+            _tokens("List-Id", [f"<{self.list_id}>"]),
+            *(_text(name, value) for name, value in self.marks),
+            "MIME-Version: 1.0",
+            f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"',
+            "",
+            "",
+        ]
+        body = _part("plain", self.text) + _part("html", self.html) + f"--{_BOUNDARY}--\r\n".encode()
+        return "\r\n".join(fields).encode() + body
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One mail to one recipient, before it becomes bytes. Identifiers stand without their angle brackets."""
+
+    page: Page
+    recipient: str
+    message_id: str
+    references: tuple[str, ...]
+    """Earlier mails of the thread, the oldest first."""
+
 
 def write(letter: Letter) -> bytes:
     """The message. Raises `ValueError` for an address that is none and for a control character in a header field."""
-    references = [f"<{reference}>" for reference in letter.references]
-    sender = f"<{wire_address(letter.sender.address)}>"
-    fields = [
-        _tokens("From", [*_phrase(letter.sender.name), sender]),
-        _tokens("To", [wire_address(letter.recipient)]),
-        _text("Subject", letter.subject),
-        _tokens("Date", [format_datetime(letter.date)]),
-        _tokens("Message-ID", [f"<{letter.message_id}>"]),
-        *([_tokens("In-Reply-To", references), _tokens("References", references)] if references else []),
-        _tokens("List-Id", [f"<{letter.list_id}>"]),
-        *(_text(name, value) for name, value in letter.marks),
-        "MIME-Version: 1.0",
-        f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"',
-    ]
-    return "\r\n".join([*fields, "", ""]).encode() + _body(letter.text, letter.html)
+    return own_fields(letter) + letter.page.written
 
 
+def own_fields(letter: Letter) -> bytes:
+    """The header fields before those of the page. Raises `ValueError` as `write` does."""
+    fields = f"To: {wire_address(letter.recipient)}\r\nMessage-ID: <{_fit('Message-ID', letter.message_id)}>\r\n"
+    if letter.references:
+        chain = "\r\n ".join([f"<{_fit('References', reference)}>" for reference in letter.references])
+        fields += f"In-Reply-To: {chain}\r\nReferences: {chain}\r\n"
+    return fields.encode()
+
+
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def wire_address(address: str) -> str:
     """The address as SMTP and header fields take it: its domain in A-labels (RFC 5891).
 
@@ -93,14 +116,18 @@ def wire_address(address: str) -> str:
     return wire
 
 
-def _tokens(name: str, tokens: Iterable[str]) -> str:
+def _tokens(name: str, tokens: Sequence[str]) -> str:
     """A structured field, folded between its tokens and nowhere else."""
+    field = _fit(name, f"{name}: {' '.join(tokens)}")
+    return field if len(field) <= LINE_WANTED else _folded(name, tokens)
+
+
+def _folded(name: str, tokens: Sequence[str]) -> str:
     folded, room = f"{name}:", LINE_WANTED - len(name) - 1
     for position, token in enumerate(tokens):
-        word = " " + _fit(name, token)
-        if position and len(word) > room:
+        if position and len(token) >= room:
             folded, room = folded + "\r\n", LINE_WANTED
-        folded, room = folded + word, room - len(word)
+        folded, room = f"{folded} {token}", room - len(token) - 1
     return folded
 
 
@@ -138,12 +165,6 @@ def _fit(name: str, value: str) -> str:
     return value
 
 
-@lru_cache(maxsize=BODIES_KEPT)
-def _body(text: str, html: str) -> bytes:
-    """The whole multipart body: to encode it costs more than all else here, and a request's recipients share it."""
-    return _part("plain", text) + _part("html", html) + f"--{_BOUNDARY}--\r\n".encode()
-
-
 def _part(subtype: str, content: str) -> bytes:
     lines = content.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     head = (
@@ -152,6 +173,13 @@ def _part(subtype: str, content: str) -> bytes:
         "Content-Transfer-Encoding: quoted-printable\r\n"
         "\r\n"
     )
-    # The library takes its soft line breaks from the first hard one, so there must be one.
-    body = binascii.b2a_qp("\r\n".join([*lines, ""]).encode(), istext=True)
-    return head.encode() + body + b"\r\n"
+    encoded = [_kept_line(line) if len(line) <= LINE_KEPT else _quoted_printable(line) for line in lines]
+    return b"".join([head.encode(), *encoded, b"\r\n"])
+
+
+def _quoted_printable(line: str) -> bytes:
+    """RFC 2045 §6.7. The library takes its soft line breaks from the first hard one, so there must be one."""
+    return binascii.b2a_qp(f"{line}\r\n".encode(), istext=True)
+
+
+_kept_line = lru_cache(maxsize=LINES_KEPT)(_quoted_printable)

@@ -1,7 +1,5 @@
 """The relay: the one way out that the configuration names."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 from services.mailer.errors import DeliveryError
@@ -35,8 +33,16 @@ class Relay:
 
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """The relay's answer. Raises `DeliveryError`."""
-        with self._metrics.in_flight.track_inprogress(), self._counted():
-            return await self._transport.send(envelope, still_held)
+        self._metrics.in_flight.inc()
+        try:
+            answer = await self._transport.send(envelope, still_held)
+        except DeliveryError as error:
+            self._metrics.relay_answered(error.code)
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+        self._metrics.relay_answered(ACCEPTED)
+        return answer
 
     async def check(self) -> str:
         """Is there a relay, and does it let us in? Its answer. Raises `Held` or `Unavailable`."""
@@ -49,15 +55,6 @@ class Relay:
     async def close(self) -> None:
         """Leave the relay."""
         await self._transport.close()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except DeliveryError as error:
-            self._metrics.relay_answered(error.code)
-            raise
-        self._metrics.relay_answered(ACCEPTED)
 
 
 def _transport(configuration: MailerConfiguration) -> Transport:

@@ -2,16 +2,18 @@
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
+from typing import TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
 from services.mailer import untrusted
-from services.mailer.mime import Letter, Mailbox
-from services.mailer.wording import Wording, wording
-from shared.mail import Mail, Notice, NoticeKind, Why, mail_id
+from services.mailer.mime import Letter, Mailbox, Page
+from services.mailer.wording import WHY, Wording, why, wording
+from shared.mail import Mail, Notice, NoticeKind, Recipient, Why, mail_id
 from shared.memory import RequestFacts
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -25,13 +27,19 @@ AUTOMATIC = (
 )
 
 
-PAGES_KEPT = 64
-"""More than the mails that are claimed at once: what the recipients of a request share is rendered once."""
+STORIES_KEPT = 8
+"""The mails of a request are claimed together: what they share is told once for all of them."""
+
+REASONS_KEPT = 4
+"""Of a request, for which people are told."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class _Page:
-    """What a mail says, the same to all recipients who are told for the same reason."""
+class _Story:
+    """What a mail says, but for the reason why its reader is told."""
 
     facts: RequestFacts
     """Of which it is made: it is of no use for others, however equal their names are."""
@@ -39,6 +47,8 @@ class _Page:
     subject: str
     text: str
     html: str
+    pages: OrderedDict[tuple[Why, str, str], Page] = field(default_factory=OrderedDict)
+    """By that reason: its kind, role and rule."""
 
 
 class Renderer:
@@ -56,38 +66,45 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,  # the templates are part of the program
         )
-        self._pages: OrderedDict[tuple[str, Notice, Why, str, datetime], _Page] = OrderedDict()
+        self._templates.globals.clear()  # no template needs them, and each rendering would copy them
+        self._stories: OrderedDict[tuple[str, str, int], _Story] = OrderedDict()
 
     def render(self, mail: Mail, facts: RequestFacts, now: float) -> Letter:
         """The letter, dated `now` (seconds since the epoch): the same facts at the same time give the same letter."""
-        date = datetime.fromtimestamp(int(now), UTC)
-        page = self._page(mail, facts, date)
         domain = facts.message_id_domain or self._message_id_domain
-        return Letter(
-            sender=self._sender,
-            recipient=mail.recipient.address,
-            subject=page.subject,
-            date=date,
-            message_id=f"{mail.id}@{domain}",
-            references=_references(mail, domain),
-            list_id=f"access-requests.{_label(page.words.cluster)}.{domain}",
-            marks=(*AUTOMATIC, *_marks(mail)),
-            text=page.text,
-            html=page.html,
-        )
+        page = self._page(mail, facts, int(now))
+        return Letter(page, mail.recipient.address, f"{mail.id}@{domain}", _references(mail, domain))
 
-    def _page(self, mail: Mail, facts: RequestFacts, date: datetime) -> _Page:
+    def _page(self, mail: Mail, facts: RequestFacts, second: int) -> Page:
         """A mailer that claims the mails of a request together reads its facts once: one object for all of them."""
-        key = (mail.request_id, mail.notice, mail.recipient.why, mail.recipient.role, date)
-        page = self._pages.get(key)
-        if page is None or page.facts is not facts:
-            words = wording(mail, facts, date)
-            subject = self._fill(mail.notice, "subject.txt", words).strip()
-            text, html = (self._fill(mail.notice, file, words) for file in ("body.txt", "body.html"))
-            page = self._pages[key] = _Page(facts, words, subject, text, html)
-            if len(self._pages) > PAGES_KEPT:
-                self._pages.popitem(last=False)
-        return page
+        key = (mail.request_id, str(mail.notice), second)
+        story = self._stories.get(key)
+        if story is None or story.facts is not facts:
+            story = _keep(self._stories, key, self._tell(mail, facts, second), STORIES_KEPT)
+        told = mail.recipient
+        reason = (told.why, told.role, told.rule)
+        page = story.pages.get(reason)
+        return page or _keep(story.pages, reason, self._complete(story, mail, second), REASONS_KEPT)
+
+    def _tell(self, mail: Mail, facts: RequestFacts, second: int) -> _Story:
+        words = wording(mail.request_id, mail.notice, facts, datetime.fromtimestamp(second, UTC))
+        subject = self._fill(mail.notice, "subject.txt", words).strip()
+        text, html = (self._fill(mail.notice, file, words) for file in ("body.txt", "body.html"))
+        return _Story(facts, words, subject, text, html)
+
+    def _complete(self, story: _Story, mail: Mail, second: int) -> Page:
+        """The story with the reason why this recipient is told."""
+        reason = why(mail.recipient, story.words.user)
+        domain = story.facts.message_id_domain or self._message_id_domain
+        return Page(
+            sender=self._sender,
+            subject=story.subject,
+            date=datetime.fromtimestamp(second, UTC),
+            list_id=f"access-requests.{_label(story.words.cluster)}.{domain}",
+            marks=(*AUTOMATIC, *_marks(mail)),
+            text=story.text.replace(WHY, reason),
+            html=story.html.replace(WHY, escape(reason)),
+        )
 
     def _fill(self, notice: Notice, file: str, words: Wording) -> str:
         template: Template = self._templates.get_template(f"{FOLDERS.get(notice.kind, 'resolved')}/{file}")
@@ -118,11 +135,22 @@ def _label(cluster: str) -> str:
 
 def _marks(mail: Mail) -> tuple[tuple[str, str], ...]:
     """What filters can sort by."""
-    why = mail.recipient.why
-    name = {Why.ROLE: mail.recipient.role, Why.RULE: mail.recipient.rule}.get(why)
-    reason = why.value if name is None else f"{why}:{untrusted.line(name, 256)}"
     return (
         ("X-Access-Mail-Request", mail.request_id),
         ("X-Access-Mail-Notice", str(mail.notice)),
-        ("X-Access-Mail-Reason", reason),
+        ("X-Access-Mail-Reason", _reason(mail.recipient)),
     )
+
+
+def _reason(recipient: Recipient) -> str:
+    """Why the recipient is told, as filters read it."""
+    name = {Why.ROLE: recipient.role, Why.RULE: recipient.rule}.get(recipient.why)
+    return recipient.why.value if name is None else f"{recipient.why}:{untrusted.line(name, 256)}"
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> V:
+    """Forgets what was kept first if it is too much."""
+    kept[key] = value
+    if len(kept) > most:
+        kept.popitem(last=False)
+    return value

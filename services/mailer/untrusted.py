@@ -17,12 +17,15 @@ _UNFIT = re.compile(
 
 def line(text: str, limit: int) -> str:
     """One line of at most `limit` characters, single spaces between its words; cut ones end in an ellipsis."""
-    words = _UNFIT.sub("", _LINE_BREAK.sub(" ", text)).split()
-    return _cut(" ".join(words), limit)
+    if not text.isprintable():  # else none of its characters is unfit, and none breaks a line
+        text = _UNFIT.sub("", _LINE_BREAK.sub(" ", text))
+    return _cut(" ".join(text.split()), limit)
 
 
 def lines(text: str, limit: int, most: int) -> tuple[str, ...]:
     """Its lines, `limit` characters in all and `most` lines at the most, no two empty ones in a row."""
+    if not text:
+        return ()
     clean = _UNFIT.sub("", _LINE_BREAK.sub("\n", text)).expandtabs(4)
     stripped = [each.rstrip() for each in clean.strip().split("\n")]
     single = [each for position, each in enumerate(stripped) if each or stripped[position - 1]]

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.mailer import untrusted
 from shared.events import AccessRequest, Cluster, RequestState, Resource, Review, Threshold
-from shared.mail import Mail, NoticeKind, Recipient, Why
+from shared.mail import Notice, NoticeKind, Recipient, Why
 from shared.memory import RequestFacts
 
 NAME_LENGTH = 100
@@ -39,8 +39,7 @@ STATUSES: Final = {
 _VERBS = {RequestState.APPROVED: "approves", RequestState.DENIED: "denies", RequestState.PROMOTED: "promotes"}
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """A line of the table of facts, or several."""
 
     label: str
@@ -56,6 +55,10 @@ class Opinion:
     status: Status
     time: str
     reason: tuple[str, ...]
+
+
+WHY: Final = "\0"
+"""Stands where the reason belongs why the reader is told, which others may not share: nothing else brings it along."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,22 @@ class Wording:
     """The reviews that are known besides, the newest last."""
     link: str
     commands: tuple[str, ...]
-    why: str
+    why: str = WHY
 
 
-def wording(mail: Mail, facts: RequestFacts, now: datetime) -> Wording:
+def wording(request_id: str, notice: Notice, facts: RequestFacts, now: datetime) -> Wording:
     """The facts of the mail, as far as they are known. Times are UTC, and relative to `now`, the mail's date."""
-    request = facts.request or AccessRequest(id=mail.request_id, user="", state=RequestState.PENDING)
+    request = facts.request or AccessRequest(id=request_id, user="", state=RequestState.PENDING)
     cluster = facts.cluster or Cluster(name="")
-    news = next((review for review in request.reviews if review.position == mail.notice.review), None)
+    news = next((review for review in request.reviews if review.position == notice.review), None)
     others = [review for review in request.reviews if review is not news][-REVIEWS_SHOWN:]
     user = _name(request.user)
     return Wording(
-        headline=_headline(mail.notice.kind, request, news),
+        headline=_headline(notice.kind, request, news),
         request_id=request.id,
         cluster=_name(cluster.name),
         user=user,
-        status=_status(mail.notice.kind, facts),
+        status=_status(notice.kind, facts),
         facts=tuple(fact for fact in _facts(request, cluster, _deadline(facts, now)) if any(fact.lines)),
         reason=untrusted.lines(request.request_reason, REASON_LENGTH, REASON_LINES),
         resolve_reason=untrusted.lines(request.resolve_reason, REASON_LENGTH, REASON_LINES),
@@ -100,7 +103,6 @@ def wording(mail: Mail, facts: RequestFacts, now: datetime) -> Wording:
         opinions=tuple(_opinion(review, REMARK_LENGTH, REMARK_LINES) for review in others),
         link=_link(cluster, request.id),
         commands=_commands(request.id) if facts.is_pending else (),
-        why=_why(mail.recipient, user),
     )
 
 
@@ -234,7 +236,8 @@ def _commands(request_id: str) -> tuple[str, ...]:
     return (f"tsh request review --approve {request_id}", f"tsh request review --deny {request_id}")
 
 
-def _why(recipient: Recipient, user: str) -> str:
+def why(recipient: Recipient, user: str) -> str:
+    """Why the recipient is told: the end of a sentence. `user`: the requester, as the mail names him."""
     match recipient.why:
         case Why.ROLE:
             return f"you are a recipient of requests for the role {_name(recipient.role)}"
@@ -260,7 +263,7 @@ def _some(texts: list[str], count: int, most: int) -> tuple[str, ...]:
 
 
 def _time(time: datetime | None) -> str:
-    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return "" if time is None else f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'minutes')} UTC"
 
 
 def _span(span: timedelta) -> str:

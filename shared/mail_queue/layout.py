@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import resources
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
@@ -101,14 +103,20 @@ def job_data(mail: Mail) -> bytes:
     return json.dumps((FUNCTION, None, [mail.model_dump(mode="json", exclude_none=True)], {})).encode()
 
 
+_Call = tuple[str, Any, tuple[Mail], Any]
+"""Function, instance, arguments, keyword arguments."""
+
+_CALL: TypeAdapter[_Call] = TypeAdapter(_Call)
+
+
 def mail_of(data: bytes, job_id: str) -> Mail:
     """Read what `job_data` wrote, perhaps compressed by RQ since. Raises `MalformedJobError`."""
-    with suppress(zlib.error):  # RQ takes data that is not compressed, too
-        data = zlib.decompressobj().decompress(data, LARGEST_DATA)
+    if not data.startswith(b"["):  # RQ takes data that is not compressed, too
+        with suppress(zlib.error):
+            data = zlib.decompressobj().decompress(data, LARGEST_DATA)
     try:
-        function, _, (argument,), _ = json.loads(data)
-        mail = Mail.model_validate(argument)
-    except (ValueError, TypeError, RecursionError) as error:
+        function, _, (mail,), _ = _CALL.validate_json(data)
+    except ValidationError as error:
         raise MalformedJobError(f"its data is no mail in JSON ({type(error).__name__})") from error
     if function != FUNCTION or mail.id != job_id:
         raise MalformedJobError("its data is no mail of this id")

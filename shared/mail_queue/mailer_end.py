@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -34,6 +35,8 @@ GAP_SECONDS = CLAIM_SECONDS / 2
 DEATHS_SURVIVED = 3
 BATCH = 500
 """Most jobs that one run of a script moves: Redis does nothing else meanwhile."""
+
+FACTS_KEPT = 16
 
 POISON = as_exc_string("poison: its workers died four times in a row")
 
@@ -211,8 +214,12 @@ def _receipt(outcome: bytes | None) -> Receipt | None:
     return Receipt(Outcome(outcome.decode())) if outcome else None
 
 
+@lru_cache(maxsize=FACTS_KEPT)
 def _facts(text: bytes | None) -> RequestFacts | ValidationError | None:
-    """What is remembered of a request; the error if a later version wrote it, for its own mails to meet."""
+    """What is remembered of a request; the error if a later version wrote it, for its own mails to meet.
+
+    The same text gives the same object, although the mails of a request may be claimed one after another.
+    """
     if not text:
         return None
     try:

@@ -23,17 +23,17 @@ def with_crlf(content: bytes) -> bytes:
     return lines if not lines or lines.endswith(b"\r\n") else lines + b"\r\n"
 
 
-@given(contents)
-def test_no_bare_line_end_leaves_and_the_end_is_at_the_end(content: bytes) -> None:
-    wire = data(content)
+@given(contents, contents)
+def test_no_bare_line_end_leaves_and_the_end_is_at_the_end(own: bytes, shared: bytes) -> None:
+    wire = data(Envelope(SENDER, BOB, own, shared))
     assert not re.search(rb"\r(?!\n)|(?<!\r)\n", wire)
     assert (b"\r\n" + wire).index(b"\r\n.\r\n") == len(wire) - 3
 
 
-@given(contents)
-def test_who_takes_the_dots_away_has_the_content(content: bytes) -> None:
-    lines = data(content).removesuffix(b".\r\n").split(b"\r\n")
-    assert b"\r\n".join(line.removeprefix(b".") for line in lines) == with_crlf(content)
+@given(contents, contents)
+def test_who_takes_the_dots_away_has_the_content(own: bytes, shared: bytes) -> None:
+    lines = data(Envelope(SENDER, BOB, own, shared)).removesuffix(b".\r\n").split(b"\r\n")
+    assert b"\r\n".join(line.removeprefix(b".") for line in lines) == with_crlf(own) + with_crlf(shared)
 
 
 @settings(max_examples=20)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.mailer.mime import Letter, Mailbox, write
-from services.mailer.render import PAGES_KEPT, Renderer
+from services.mailer.render import REASONS_KEPT, STORIES_KEPT, Renderer
 from shared.events import AccessRequest, Cluster, RequestState, Resource, Review, Threshold
 from shared.mail import Recipient, Why
 from shared.memory import RequestFacts
@@ -55,7 +55,7 @@ class Html(HTMLParser):
 
 def texts(letter: Letter) -> tuple[str, str]:
     """Both parts, as their readers see them."""
-    return " ".join(letter.text.split()), Html(letter.html).text
+    return " ".join(letter.page.text.split()), Html(letter.page.html).text
 
 
 REQUESTED = ("⏳ PENDING", REQUEST_ID, "prod", "alice", "editor, db-admin", "The billing job hangs", "node ip-10-0-0-1")
@@ -76,19 +76,20 @@ def test_it_links_to_the_web_ui_and_to_nothing_else() -> None:
     letter = render(
         known=facts(request_reason="see https://evil.example/ and <a href='https://evil.example/'>this</a>")
     )
-    assert Html(letter.html).links == [LINK]
-    assert LINK in letter.text.split()
+    assert Html(letter.page.html).links == [LINK]
+    assert LINK in letter.page.text.split()
 
 
 def test_the_link_keeps_a_port_that_is_not_443() -> None:
     cluster = Cluster(name="prod", proxy_public_addr="teleport.example.com:3080", reviews_in_web=True)
-    assert f"https://teleport.example.com:3080/web/requests/{REQUEST_ID}" in render(known=facts(cluster=cluster)).text
+    text = render(known=facts(cluster=cluster)).page.text
+    assert f"https://teleport.example.com:3080/web/requests/{REQUEST_ID}" in text
 
 
 def test_without_reviews_in_the_web_ui_there_are_the_commands_alone() -> None:
     cluster = Cluster(name="prod", proxy_public_addr="teleport.example.com:443")
     letter = render(known=facts(cluster=cluster))
-    assert Html(letter.html).links == []
+    assert Html(letter.page.html).links == []
     assert all(command in text for command in TSH for text in texts(letter))
 
 
@@ -104,7 +105,7 @@ def test_a_review_states_who_when_what_and_why(fact: str) -> None:
 
 def test_a_review_of_a_state_that_is_not_known_is_told_as_such() -> None:
     review = Review(position=1, author="carol", proposed_state=None)
-    assert "❔ UNKNOWN by carol" in render("reviewed-1", facts(reviews=(review,))).text
+    assert "❔ UNKNOWN by carol" in render("reviewed-1", facts(reviews=(review,))).page.text
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_resolution_states_status_reason_and_reviews(
     for text in texts(render(notice, known)):
         assert all(fact in text for fact in (status, headline, "as agreed", "carol", "dave", "The billing job hangs"))
         assert "tsh request" not in text
-        assert LINK in (*text.split(), *Html(render(notice, known).html).links)
+        assert LINK in (*text.split(), *Html(render(notice, known).page.html).links)
 
 
 def test_an_end_without_a_decision_says_so() -> None:
@@ -139,7 +140,7 @@ def test_an_end_without_a_decision_says_so() -> None:
 
 def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
     letter = render("expired", RequestFacts(gone=True))
-    assert letter.subject == f"Re: Access request {REQUEST_ID}"
+    assert letter.page.subject == f"Re: Access request {REQUEST_ID}"
     assert all("⌛ EXPIRED" in text and REQUEST_ID in text for text in texts(letter))
 
 
@@ -164,14 +165,14 @@ def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
 def test_it_says_why_one_gets_it(recipient: Recipient, sentence: str, mark: str) -> None:
     letter = render(recipient=recipient)
     assert all(f"You get this mail because {sentence}" in text for text in texts(letter))
-    assert ("X-Access-Mail-Reason", mark) in letter.marks
+    assert ("X-Access-Mail-Reason", mark) in letter.page.marks
 
 
 def test_all_mails_of_a_thread_share_a_subject_and_refer_to_its_root_and_first_mail() -> None:
     first, later = render(), render("approved", facts(state=RequestState.APPROVED))
     thread = f"{REQUEST_ID}-{BOB.hash}@example.com"
-    assert first.subject == f"Access request {REQUEST_ID} on prod"
-    assert later.subject == f"Re: {first.subject}"
+    assert first.page.subject == f"Access request {REQUEST_ID} on prod"
+    assert later.page.subject == f"Re: {first.page.subject}"
     assert first.references == (thread,)
     assert later.references == (thread, first.message_id)
     assert first.message_id == f"{REQUEST_ID}-requested-{BOB.hash}@example.com"
@@ -186,19 +187,19 @@ def test_a_thread_keeps_the_domain_that_it_began_with() -> None:
 
 def test_machines_are_told_what_it_is() -> None:
     letter = render("reviewed-2", facts(reviews=REVIEWS))
-    assert dict(letter.marks) == {
+    assert dict(letter.page.marks) == {
         "Auto-Submitted": "auto-generated",
         "X-Auto-Response-Suppress": "OOF, AutoReply, DR, RN, NRN",
         "X-Access-Mail-Request": REQUEST_ID,
         "X-Access-Mail-Notice": "reviewed-2",
         "X-Access-Mail-Reason": "role:editor",
     }
-    assert letter.list_id == "access-requests.prod.example.com"
+    assert letter.page.list_id == "access-requests.prod.example.com"
 
 
 def test_the_same_facts_at_the_same_time_give_the_same_letter() -> None:
     assert render() == render()
-    assert render().date == datetime(2026, 11, 24, 14, 3, 30, tzinfo=UTC)
+    assert render().page.date == datetime(2026, 11, 24, 14, 3, 30, tzinfo=UTC)
 
 
 TOLD = st.builds(
@@ -206,6 +207,7 @@ TOLD = st.builds(
     address=st.sampled_from(["ann@example.com", "bob@example.com"]),
     why=st.sampled_from(list(Why)),
     role=st.sampled_from(["", "editor"]),
+    rule=st.sampled_from(["", "on-call", "<&>"]),
 )
 KNOWN = [facts(), facts(request_reason="another"), facts(), FACTS]
 
@@ -219,16 +221,27 @@ def test_what_was_rendered_for_one_is_never_told_to_another(mails: list[tuple[st
         assert busy.render(told, known, CLAIMED_AT.timestamp()) == fresh.render(told, known, CLAIMED_AT.timestamp())
 
 
-def test_a_renderer_keeps_few_pages() -> None:
+def test_people_who_are_told_for_different_reasons_share_a_story() -> None:
     renderer = Renderer(SENDER, "example.com")
-    for second in range(3 * PAGES_KEPT):
-        renderer.render(mail(), FACTS, CLAIMED_AT.timestamp() + second)
-    assert len(renderer._pages) == PAGES_KEPT
+    for role in ("editor", "db-admin", "editor"):
+        renderer.render(mail(recipient=Recipient(address="b@example.com", why=Why.ROLE, role=role)), FACTS, NOW)
+    (story,) = renderer._stories.values()
+    assert len(story.pages) == 2
+
+
+def test_a_renderer_keeps_few_stories_and_few_pages_of_each() -> None:
+    renderer = Renderer(SENDER, "example.com")
+    for second in range(3 * STORIES_KEPT):
+        for number in range(3 * REASONS_KEPT):
+            told = Recipient(address="b@example.com", why=Why.ROLE, role=f"role{number}")
+            renderer.render(mail(recipient=told), FACTS, NOW + second)
+    assert len(renderer._stories) == STORIES_KEPT
+    assert {len(story.pages) for story in renderer._stories.values()} == {REASONS_KEPT}
 
 
 def test_a_reason_is_quoted_line_by_line_without_what_deceives_the_eye() -> None:
     letter = render(known=facts(request_reason="Please\r\n\r\n\r\n\r\n-- \napprove \u202e fdp.exe\x00\x1b[31m"))
-    assert "Reason, in the words of alice:\n> Please\n>\n> --\n> approve  fdp.exe[31m\n" in letter.text
+    assert "Reason, in the words of alice:\n> Please\n>\n> --\n> approve  fdp.exe[31m\n" in letter.page.text
 
 
 def test_a_long_list_of_resources_is_cut_and_counted() -> None:
@@ -240,14 +253,14 @@ def test_a_long_list_of_resources_is_cut_and_counted() -> None:
 
 def test_several_thresholds_are_named_for_which_counts_is_not_known() -> None:
     thresholds = (Threshold(name="default", approve=1, deny=1), Threshold(name="strict", approve=2))
-    text = render(known=facts(thresholds=thresholds, reviews=REVIEWS[:1])).text
+    text = render(known=facts(thresholds=thresholds, reviews=REVIEWS[:1])).page.text
     assert "1 approval, 0 denials" in text
     assert "default: settled by 1 approval or 1 denial" in text
     assert "strict: settled by 2 approvals" in text
 
 
 def test_html_fits_every_client_and_loads_nothing() -> None:
-    html = render("reviewed-2", facts(reviews=REVIEWS, resolve_reason="x")).html
+    html = render("reviewed-2", facts(reviews=REVIEWS, resolve_reason="x")).page.html
     parsed = Html(html)
     assert ("html", {"lang": "en"}) in parsed.tags
     assert not {"img", "script", "link", "iframe", "form"}.intersection(tag for tag, _ in parsed.tags)
@@ -278,7 +291,7 @@ def test_the_largest_mail_is_not_clipped() -> None:
         state=RequestState.PROMOTED,
     )
     for notice in ("reviewed-20", "promoted"):
-        assert len(render(notice, known).html.encode()) < CLIPPED_BY_GMAIL
+        assert len(render(notice, known).page.html.encode()) < CLIPPED_BY_GMAIL
 
 
 hostile = st.one_of(
@@ -327,7 +340,7 @@ recipients = st.builds(Recipient, address=st.just("bob@example.com"), why=st.sam
 notices = st.sampled_from(["requested", "reviewed-1", "approved", "denied", "promoted", "expired"])
 
 DECEIVING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200e\u200f\ud800-\udfff]")
-TAGS = Html(render("reviewed-2", facts(reviews=REVIEWS, request_reason="two\nlines")).html).tags
+TAGS = Html(render("reviewed-2", facts(reviews=REVIEWS, request_reason="two\nlines")).page.html).tags
 
 
 @given(notices, requests, clusters, recipients, st.booleans())
@@ -340,8 +353,8 @@ def test_no_text_breaks_a_mail(
 ) -> None:
     letter = render(notice, RequestFacts(request=request, cluster=cluster, gone=gone), recipient)
     write(letter)
-    assert not DECEIVING.search(letter.text + letter.html)
-    parsed = Html(letter.html)
+    assert not DECEIVING.search(letter.page.text + letter.page.html)
+    parsed = Html(letter.page.html)
     assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in TAGS}
     styled = {"class", "style", "href"}
     assert all(set(attributes) <= styled for tag, attributes in parsed.tags if tag in {"a", "span", "p", "blockquote"})

@@ -15,7 +15,9 @@ class Envelope:
     sender: str
     recipient: str
     content: bytes
-    """Header and body, lines ended by CRLF, none longer than 998 octets."""
+    """Header and body, lines ended by CRLF, none longer than 998 octets; or how they begin, up to the end of a line."""
+    shared: bytes = b""
+    """How the content goes on: one object for all mails that share it, so that it need not be looked at for each."""
 
     @property
     def needs_smtputf8(self) -> bool:

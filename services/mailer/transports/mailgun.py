@@ -52,7 +52,7 @@ class MailgunTransport:
 
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """See `Transport`; the answer is Mailgun's id of the message."""
-        message = ("message.eml", envelope.content, "message/rfc822")
+        message = ("message.eml", envelope.content + envelope.shared, "message/rfc822")
         if not still_held():
             raise ClaimLost
         fields = {"to": envelope.recipient} | ({"o:testmode": "yes"} if self._settings.test_mode else {})

@@ -188,7 +188,7 @@ class Connection:
             raise unanswered(Stage.DATA, self._conversation.end)  # nothing of the content has left
         turn.replies[Stage.CONTENT] = self._conversation.expect(self._patience.content)
         following = self._next_turn() if self._groups and self._traffic.is_full else None
-        content = data(turn.sending.envelope.content)
+        content = data(turn.sending.envelope)
         self._conversation.write(content if following is None else content + self._group(following))
         return following
 
