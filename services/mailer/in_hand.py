@@ -62,6 +62,11 @@ class Hands:
         return self._capacity - len(self._jobs)
 
     @property
+    def handful(self) -> int:
+        """Room that is worth a claim by itself: the other two thirds keep every connection busy meanwhile."""
+        return self._capacity // 3
+
+    @property
     def tasks(self) -> list[asyncio.Task[None]]:
         """Deliveries under way."""
         return [job.task for job in self._jobs.values() if job.task]
