@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from benchmarks import endurance, events, latency, mails
+from benchmarks.budgets import budgets
 
 LATEST = Path(__file__).parent / "latest.json"
 NAMES = ("mails", "events", "latency", "endurance")
@@ -42,6 +43,7 @@ def main(names: tuple[str, ...], rounds: int) -> None:
         if not names or "endurance" in names:
             found["endurance"] = endurance.measure(folder)
             click.echo(f"\n{json.dumps(found['endurance'], indent=2)}")
+    _print_budgets(found)
     LATEST.write_text(json.dumps(found, indent=2) + "\n")
     click.echo(f"\nwritten to {LATEST}")
 
@@ -50,15 +52,25 @@ def _print_mails(rows: Sequence[dict[str, Any]]) -> None:
     baseline = next(row["mails_per_second"] for row in rows if row["contender"] == BASELINE)
     click.echo(
         f"\n{'contender':<18}{'relay':<29}{'conn':>5}{'proc':>5}"
-        f"{'mails/s':>10}{'x':>7}{'CPU ms':>8}{'trips':>8}{'MB':>6}"
+        f"{'mails/s':>10}{'x':>7}{'CPU ms':>8}{'Redis ms':>10}{'sink ms':>9}{'trips':>8}{'MB':>6}"
     )
     for row in rows:
         click.echo(
             f"{row['contender']:<18}{row['relay']:<29}{row['connections']:>5}{row['processes']:>5}"
             f"{row['mails_per_second']:>10.0f}{row['mails_per_second'] / baseline:>7.1f}"
-            f"{row['cpu_milliseconds']:>8.3f}{row['round_trips']:>8.2f}{row['memory_megabytes']:>6.0f}"
+            f"{row['cpu_milliseconds']:>8.3f}{row['redis_milliseconds']:>10.3f}{row['sink_milliseconds']:>9.3f}"
+            f"{row['round_trips']:>8.2f}{row['memory_megabytes']:>6.0f}"
         )
-    click.echo(f"x: mails a second, by those of {BASELINE} over plaintext; CPU and round trips to Redis: for each mail")
+    click.echo(
+        f"x: mails a second, by those of {BASELINE} over plaintext; for each mail, ms: CPU of the contender, of Redis\n"
+        "and of the sink, which share the machine; trips: round trips to Redis"
+    )
+
+
+def _print_budgets(found: Mapping[str, Any]) -> None:
+    click.echo(f"\n{'budget':<52}{'found':>10}{'floor':>10}{'aim':>16}")
+    for budget in budgets(found):
+        click.echo(str(budget))
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:

@@ -105,6 +105,7 @@ class Certificates:
 class RunningSink:
     """A relay that counts."""
 
+    pid: int
     port: int
     tally: Tally
 
@@ -118,7 +119,7 @@ def sink(folder: Path, warm_up: int, delay: float, certificates: Certificates | 
     with subprocess.Popen(module("benchmarks.sink", *options), stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own
         try:
             assert process.stdout is not None
-            yield RunningSink(int(process.stdout.readline()), Tally(tally))
+            yield RunningSink(process.pid, int(process.stdout.readline()), Tally(tally))
         finally:
             process.terminate()
 
@@ -141,15 +142,21 @@ def used(pids: Sequence[int], redis: Redis) -> Used:
     """By these processes, and by all clients of this Redis."""
     stats = redis.info("stats")
     return Used(
-        sum(_cpu(pid) for pid in pids), int(stats["total_reads_processed"]), int(stats["total_commands_processed"])
+        sum(cpu(pid) for pid in pids), int(stats["total_reads_processed"]), int(stats["total_commands_processed"])
     )
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(redis: Redis) -> float:
+    """Seconds that this Redis has used, by its own account."""
+    stats = redis.info("cpu")
+    return float(stats["used_cpu_user"]) + float(stats["used_cpu_sys"])
+
+
+def cpu(pid: int) -> float:
     """User and system time (proc(5), fields 14 to 17), of living descendants too."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15])) / TICKS
-    return own + sum(_cpu(child) for child in _children(pid))
+    return own + sum(cpu(child) for child in _children(pid))
 
 
 def _children(pid: int) -> list[int]:

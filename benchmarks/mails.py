@@ -17,7 +17,7 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from benchmarks.machine import Certificates, memory, module, running, sink, url_of, used, valkey, wait
+from benchmarks.machine import Certificates, cpu, cpu_of, memory, module, running, sink, url_of, used, valkey, wait
 from benchmarks.sample import SENDER, facts, mails, request_ids
 from shared import keys
 from shared.event_log import GROUP, EventReader
@@ -58,6 +58,10 @@ class Result:
     """Of the contender's processes, for each mail."""
     round_trips: float
     """To Redis, for each mail."""
+    redis_milliseconds: float
+    """CPU of Redis, for each mail."""
+    sink_milliseconds: float
+    """CPU of the sink, for each mail: what the measurement itself takes from the machine."""
     commands: float
     memory_megabytes: float
 
@@ -110,14 +114,18 @@ def run(race: Race, folder: Path, certificates: Certificates) -> Result:
         with running([contender.command(race, url_of(redis))] * race.processes, environ) as pids:
             wait(lambda: target.tally.read()[0] >= warm_up, f"{race.contender} is warm", PATIENCE_SECONDS)
             before, at = used(pids, redis), target.tally.read()[0]
+            beside = cpu_of(redis), cpu(target.pid)
             wait(lambda: target.tally.read()[0] >= race.mails, f"{race.contender} is done", PATIENCE_SECONDS)
             spent, size = used(pids, redis) - before, memory(pids)
+            redis_cpu, sink_cpu = cpu_of(redis) - beside[0], cpu(target.pid) - beside[1]
         _, begin, end = target.tally.read()
     measured = race.mails - at
     return Result(
         mails_per_second=(race.mails - warm_up) / (end - begin),
         cpu_milliseconds=1000 * spent.cpu / measured,
         round_trips=spent.round_trips / measured,
+        redis_milliseconds=1000 * redis_cpu / measured,
+        sink_milliseconds=1000 * sink_cpu / measured,
         commands=spent.commands / measured,
         memory_megabytes=size / 1e6,
     )
