@@ -35,6 +35,7 @@ class RegisteredWorker(BaseWorker):
             prepare_for_work=False,  # it would ask Redis, which may be away: `register` asks
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
+        self._is_leaving = False
 
     def register(self) -> None:
         """Tell RQ of this worker, and listen to its commands."""
@@ -61,8 +62,15 @@ class RegisteredWorker(BaseWorker):
         """Not so if Redis has lost its data, or this process was stopped for long."""
         return bool(self.connection.hexists(self.key, "birth"))
 
+    def unsubscribe(self) -> None:
+        """Listen to commands no more."""
+        self._is_leaving = True
+        super().unsubscribe()  # type: ignore[no-untyped-call]  # of RQ
+
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
+        if self._is_leaving:
+            return  # where Redis is silent, RQ takes the connection from under its thread, which is to end anyway
         if not isinstance(exc, RedisError):
             raise exc
         time.sleep(COMMANDS_RETRY_SECONDS)
