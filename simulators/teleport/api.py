@@ -40,9 +40,10 @@ class _Api:
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         """Let the call suffer its faults, and answer a `TraceError` with its status."""
         self._cluster.client_versions.add(dict(context.invocation_metadata() or ()).get("version"))
+        self._cluster.client_certificates.update(context.auth_context().get("x509_pem_cert", ()))
         try:
-            await self._cluster.faults.meet(method)
-            yield
+            async with self._cluster.faults.met(method):
+                yield
         except TraceError as error:
             await context.abort(error.code, error.text)
 

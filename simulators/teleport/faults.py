@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from grpc import StatusCode
 
@@ -31,6 +33,9 @@ class Faults:
         """Ids of requests and names of roles in which every é is sent in Latin-1, as no text of protobuf may be."""
         self.calls: Counter[str] = Counter()
         """How often each method was called."""
+        self.most_at_once: Counter[str] = Counter()
+        """How many calls of each method were open at the same time, at most."""
+        self._open: Counter[str] = Counter()
         self._watches = watches
         self._failures: defaultdict[str, deque[TraceError]] = defaultdict(deque)
 
@@ -55,9 +60,19 @@ class Faults:
         """Send every open watch an event about a resource that only newer servers know (field number 99)."""
         self.send(auth_pb2.Event.FromString(UNKNOWN_RESOURCE_EVENT))
 
-    async def meet(self, method: str) -> None:
-        """Let a call of the method suffer what was scripted for it. Raises `TraceError` if it is to fail."""
+    @asynccontextmanager
+    async def met(self, method: str) -> AsyncIterator[None]:
+        """A call of the method, which suffers what was scripted for it. Raises `TraceError` if it is to fail."""
         self.calls[method] += 1
+        self._open[method] += 1
+        self.most_at_once[method] = max(self.most_at_once[method], self._open[method])
+        try:
+            await self._meet(method)
+            yield
+        finally:
+            self._open[method] -= 1
+
+    async def _meet(self, method: str) -> None:
         await asyncio.sleep(self.delays.get(method, 0))
         if method in self.unimplemented:
             raise TraceError(StatusCode.UNIMPLEMENTED, f"unknown method {method} for service proto.AuthService")
