@@ -66,7 +66,7 @@ quick: setup ## the tests that need no processes: half a minute
 	$(BIN)/python -m pytest tests/unit tests/laws tests/contracts tests/house
 
 .PHONY: bench
-bench: setup ## mails a second beside other queues, events a second, latency, memory: ten minutes on an idle machine
+bench: setup ## mails and events a second, rules, snapshots, latency, memory: ten minutes on an idle machine
 	$(BIN)/python -m benchmarks
 
 .PHONY: lint

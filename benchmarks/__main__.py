@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from benchmarks import endurance, events, latency, mails
+from benchmarks import endurance, events, latency, mails, rules, snapshot
 from benchmarks.budgets import budgets
 
 LATEST = Path(__file__).parent / "latest.json"
-NAMES = ("mails", "events", "latency", "endurance")
+NAMES = ("mails", "events", "rules", "snapshot", "latency", "endurance")
 BASELINE = "RQ SimpleWorker"
 
 
@@ -37,6 +37,12 @@ def main(names: tuple[str, ...], rounds: int) -> None:
         if not names or "events" in names:
             found["events"] = events.measure(folder, rounds)
             _print(found["events"])
+        if not names or "rules" in names:
+            found["rules"] = rules.measure()
+            _print_rules(found["rules"])
+        if not names or "snapshot" in names:
+            found["snapshot"] = snapshot.measure(folder, rounds)
+            _print(found["snapshot"])
         if not names or "latency" in names:
             found["latency"] = latency.measure(folder, rounds)
             _print(found["latency"])
@@ -65,6 +71,17 @@ def _print_mails(rows: Sequence[dict[str, Any]]) -> None:
         f"x: mails a second, by those of {BASELINE} over plaintext; for each mail, ms: CPU of the contender, of Redis\n"
         "and of the sink, which share the machine; trips: round trips to Redis"
     )
+
+
+def _print_rules(rows: Sequence[dict[str, Any]]) -> None:
+    click.echo(
+        f"\n{'condition':<15}{'rules':>8}{'compile ms':>12}{'a request ms':>14}{'µs a rule':>11}{'a change ms':>13}"
+    )
+    for row in rows:
+        click.echo(
+            f"{row['condition']:<15}{row['rules']:>8}{row['compile_milliseconds']:>12.1f}"
+            f"{row['request_milliseconds']:>14.3f}{row['rule_microseconds']:>11.2f}{row['change_milliseconds']:>13.2f}"
+        )
 
 
 def _print_budgets(found: Mapping[str, Any]) -> None:

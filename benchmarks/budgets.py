@@ -8,6 +8,8 @@ from typing import Any
 ROUND_TRIP_SECONDS = 0.02
 """To the relay that is far away."""
 
+RULES = 1_000
+
 OURS = "MailWorker"
 PLAIN, FAR = "plaintext", "20 ms away, STARTTLS + AUTH"
 
@@ -37,6 +39,11 @@ def budgets(found: Mapping[str, Any]) -> Iterator[Budget]:
     if "events" in found:
         yield Budget("events a second, one router", _median(found["events"], "events_per_second"), 1500, 3000)
         yield Budget("router, MB", _median(found["events"], "memory_megabytes"), 60, None, less_is_better=True)
+    if "rules" in found:
+        yield from _of_rules(found["rules"])
+    if "snapshot" in found:
+        seconds = _median(found["snapshot"], "snapshot_seconds")
+        yield Budget("snapshot of 10,000 known requests, s", seconds, 2, None, less_is_better=True)
     if "latency" in found:
         rows = found["latency"]
         yield Budget("request to 250, p50, ms", _median(rows, "p50_milliseconds"), 15, 7.5, less_is_better=True)
@@ -62,6 +69,15 @@ def _of_mails(rows: Sequence[Mapping[str, Any]]) -> Iterator[Budget]:
         most = connections / ROUND_TRIP_SECONDS
         a_second = _race(rows, OURS, FAR, connections)["mails_per_second"]
         yield Budget(f"20 ms away, {connections} connections, by 1 mail a round trip", a_second / most, 0.45, 0.9)
+
+
+def _of_rules(rows: Sequence[Mapping[str, Any]]) -> Iterator[Budget]:
+    """By the kind of condition that does worst, among as many rules as the budget speaks of."""
+    costs = {(row["condition"], row["rules"]): row["rule_microseconds"] for row in rows}
+    worst, cost = max(((kind, cost) for (kind, n), cost in costs.items() if n == RULES), key=lambda one: one[1])
+    yield Budget(f"one of {RULES:,} rules ({worst}), µs", cost, 10, None, less_is_better=True)
+    growth = max(costs[kind, 10 * RULES] / cost for (kind, n), cost in costs.items() if n == RULES)
+    yield Budget(f"one of {10 * RULES:,} rules, by that", growth, 1.5, None, less_is_better=True)
 
 
 def _race(rows: Sequence[Mapping[str, Any]], contender: str, relay: str, connections: int) -> Mapping[str, Any]:

@@ -1,13 +1,10 @@
-"""What Access Monitoring Rules cost: `python -m benchmarks.rules` prints a table.
-
-For each kind of condition and each number of rules: the time to compile them once, and the time to ask all of them
-for one request, in all and per rule. Cost must be linear in rules, and at most 10 µs a rule.
-"""
+"""What Access Monitoring Rules cost: to compile them once, and to ask all of them for one request."""
 
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from services.router.rulebook import Rulebook
 from shared.events import AccessMonitoringRule, AccessRequest, RequestState, Resource, Schedule, Shift
@@ -77,24 +74,24 @@ def seconds_for(action: Callable[[], object]) -> float:
             return spent / calls
 
 
-def main() -> None:
-    """Measure and print."""
-    print(f"{'condition':<15}{'rules':>8}{'compile ms':>12}{'a request ms':>14}{'µs a rule':>11}{'one change ms':>15}")  # noqa: T201  the table is the product
-    for kind in CONDITIONS:
-        for number in NUMBERS:
-            some = rules(kind, number)
-            began = time.process_time()
-            book = Rulebook.empty().changed(some)
-            compiled = time.process_time() - began
-            assert len(book.rules) == number, book.refused
-            asked = seconds_for(partial(book.matching, REQUEST))
-            other = [some[0].model_copy(update={"condition": "false"}), *some[1:]]
-            change = seconds_for(partial(book.changed, other))
-            print(  # noqa: T201  see above
-                f"{kind:<15}{number:>8}{compiled * 1e3:>12.1f}{asked * 1e3:>14.3f}"
-                f"{asked / number * 1e6:>11.2f}{change * 1e3:>15.2f}"
-            )
+def measure() -> list[dict[str, Any]]:
+    """One row for each kind of condition and each number of rules."""
+    return [_row(kind, number) for kind in CONDITIONS for number in NUMBERS]
 
 
-if __name__ == "__main__":
-    main()
+def _row(kind: str, number: int) -> dict[str, Any]:
+    some = rules(kind, number)
+    began = time.process_time()
+    book = Rulebook.empty().changed(some)
+    compiled = time.process_time() - began
+    assert len(book.rules) == number, book.refused
+    asked = seconds_for(partial(book.matching, REQUEST))
+    other = [some[0].model_copy(update={"condition": "false"}), *some[1:]]
+    return {
+        "condition": kind,
+        "rules": number,
+        "compile_milliseconds": compiled * 1e3,
+        "request_milliseconds": asked * 1e3,
+        "rule_microseconds": asked / number * 1e6,
+        "change_milliseconds": seconds_for(partial(book.changed, other)) * 1e3,
+    }

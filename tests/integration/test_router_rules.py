@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis import Redis
 
 from services.router import turns
+from services.router.conditions import Condition, patterns
 from services.router.service import BATCH, Router
 from services.router.settings import RouterConfiguration
 from shared import keys
@@ -332,3 +333,32 @@ def test_an_event_that_comes_again_changes_nothing(
         again = data.draw(st.integers(0, number))
         assert not end.commit_rules(f"9-{again + 7}", events[again])
         assert redis.hgetall(keys.RULES) == expected
+
+
+def test_conditions_are_compiled_once_and_not_for_each_event(
+    redis: Redis, new_router: Callable[..., Router], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    parse, read = Condition.parse, patterns.Whole.__init__
+
+    def parse_and_note(text: str) -> Condition:
+        compiled.append(text)
+        return parse(text)
+
+    def read_and_note(whole: patterns.Whole, expression: str) -> None:
+        compiled.append(expression)
+        read(whole, expression)
+
+    monkeypatch.setattr(Condition, "parse", parse_and_note)
+    monkeypatch.setattr(patterns.Whole, "__init__", read_and_note)
+    some = [rule(f"r{n}", f'regexp.match(access_request.spec.roles, "edit*{n}")', "ops@example.com") for n in range(20)]
+    with running(new_router()):
+        append(redis, RulesListed(rules=tuple(some)))
+        append(redis, *(changed(f"r{number}") for number in range(2 * BATCH)))
+        wait_until_routed(redis)
+        append(redis, RuleChanged(rule=SEC), *(changed(f"r{number}") for number in range(2 * BATCH, 3 * BATCH)))
+        wait_until_routed(redis)
+    assert told(redis, "r0") == {"all@example.com"}
+    assert told(redis, f"r{3 * BATCH - 1}") == {"sec@example.com"}
+    expressions = [f"edit*{n}" for n in range(20)]
+    assert sorted(compiled) == sorted([one.condition for one in some] + expressions + [SEC.condition])
