@@ -106,20 +106,22 @@ class Identity:
         )
 
     def write_secret(self, volume: Path, mode: int = 0o440) -> Path:
-        """Show the identity file as Kubernetes shows a Secret that is mounted at `volume`. Returns its path.
+        """Show what `tbot` writes as Kubernetes shows a Secret that is mounted at `volume`. Returns the identity file.
 
         The files are links into `..data`, a link itself, which a renewal turns to another directory in one step.
         """
         fresh = Path(tempfile.mkdtemp(prefix="..2026_", dir=volume))
-        (fresh / "identity").write_text(self.file_text())
-        (fresh / "identity").chmod(mode)
+        self.write_file(fresh / "identity")
+        self.write_trio(fresh)
+        for file in fresh.iterdir():
+            file.chmod(mode)
         link = volume / "..data_tmp"
         link.symlink_to(fresh.name)
         link.rename(volume / "..data")
-        path = volume / "identity"
-        if not path.is_symlink():
-            path.symlink_to("..data/identity")
-        return path
+        for file in fresh.iterdir():
+            if not (volume / file.name).is_symlink():
+                (volume / file.name).symlink_to(Path("..data") / file.name)
+        return volume / "identity"
 
 
 @dataclass(frozen=True)

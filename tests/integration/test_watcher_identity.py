@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from redis import Redis
@@ -34,8 +36,29 @@ async def auth() -> AsyncIterator[AuthService]:
         yield service
 
 
-def renew(folder: Path, user: str = "renewed") -> None:
-    AUTHORITY.identity(user).write_file(folder / "identity")
+def renew(folder: Path, user: str = "renewed") -> int:
+    """Put a new identity into the folder's file; the serial number of its certificate."""
+    made = AUTHORITY.identity(user)
+    made.write_file(folder / "identity")
+    return serial_of(made.pair.certificate)
+
+
+def serial_of(pem: bytes) -> int:
+    return x509.load_pem_x509_certificate(pem).serial_number
+
+
+def end_of(pem: bytes) -> float:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+
+
+def has_shown(auth: AuthService, serial: int) -> bool:
+    """Has a client come with this certificate?"""
+    return serial in map(serial_of, auth.client_certificates)
+
+
+def is_last(redis: Redis, request_id: str) -> bool:
+    """Is this the request that was told last?"""
+    return [request.id for request in changed(redis)][-1:] == [request_id]
 
 
 def expiry(registry: CollectorRegistry) -> float:
@@ -232,16 +255,50 @@ async def test_ten_rotations_during_two_thousand_events_lose_none(
     registry = CollectorRegistry()
     async with watching(redis_url, refreshing, registry) as watcher:
         await until_ready(watcher)
-        happening = asyncio.create_task(happenings(auth, 1000))
+        happened: set[tuple[str, str]] = set()
         for rotation in range(10):
-            renew(tmp_path, f"bot-{rotation}")
-            used = re.compile(f"connected to cluster .* as bot-{rotation} until")
-            await wait_until(partial(is_said, caplog, used), "the new identity is used")
+            happening = asyncio.create_task(happenings(auth, 100))
+            serial = renew(tmp_path, f"bot-{rotation}")
+            await wait_until(partial(has_shown, auth, serial), "the new identity is shown to Teleport", timeout=30)
+            await wait_until(partial(is_renewed, registry, rotation + 1), "the new connection is used", timeout=30)
             assert watcher.ready() is None
-        happened = await happening
+            happened |= await happening
+        assert len(happened) == 2000
         await wait_until(lambda: states(redis) >= happened, "every event is told", timeout=30)
-        await wait_until(partial(is_renewed, registry, 10), "the last new connection is the one in use")
+    assert caplog.text.count("connected to cluster") == 11, "as often as there were identities"
     assert registry.get_sample_value("access_mail_watcher_reconnects_total", {"reason": "unavailable"}) == 0
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"identity": "identity"},
+        {"client_crt": "tlscert", "client_key": "key", "root_cas": "teleport-host-ca.crt"},
+    ],
+    ids=["identity", "trio"],
+)
+async def test_a_mounted_secret_of_tbots_output_that_is_swapped_takes_over(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, files: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = AUTHORITY.identity("access-mail", lifetime=timedelta(minutes=50))
+    first.write_secret(tmp_path)
+    paths = {key: tmp_path / name for key, name in files.items()}
+    refreshing = TeleportSettings(addr=auth.address, refresh_identity=True, refresh_identity_interval=SOON, **paths)
+    registry = CollectorRegistry()
+    async with watching(redis_url, refreshing, registry) as watcher:
+        await until_ready(watcher)
+        assert expiry(registry) == end_of(first.pair.certificate)
+        for rotation in range(3):
+            renewed = AUTHORITY.identity(f"bot-{rotation}")
+            renewed.write_secret(tmp_path)
+            serial = serial_of(renewed.pair.certificate)
+            await wait_until(partial(has_shown, auth, serial), "it is shown to Teleport")
+            await wait_until(partial(is_renewed, registry, rotation + 1), "the new connection is used")
+            assert expiry(registry) == end_of(renewed.pair.certificate) != end_of(first.pair.certificate)
+            request_id = auth.create_request()
+            await wait_until(partial(is_last, redis, request_id), "it is told")
+    assert "are kept" not in caplog.text, "no half of a swap was seen"
 
 
 async def test_new_credentials_that_teleport_refuses_leave_the_old_connection_in_use(
