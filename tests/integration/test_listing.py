@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from services.watcher.teleport import client as client_module
-from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport import listing
+from services.watcher.teleport.client import TeleportClient, TeleportUnavailable
 from services.watcher.teleport.connect import connect
 from services.watcher.teleport.decode import Fault, Undecodable
 from services.watcher.teleport.identity import Identity
+from services.watcher.teleport.listing import HIDING
 from shared.events import AccessRequest
 from simulators.teleport import AuthService
 from tests.integration.watching import AUTHORITY, settings
@@ -86,6 +88,42 @@ async def test_nothing_but_a_request_that_is_too_large(auth: AuthService, client
     readable, others = await listed(client)
     assert readable == []
     assert {one.fault for one in others} == {Fault.SIZE}
+
+
+async def test_where_there_is_no_way_past_several_in_a_row_it_is_said(
+    auth: AuthService, client: TeleportClient
+) -> None:
+    large = {"r010", "r011", "r100", "r101"}
+    for request_id in (f"r{number:03}" for number in range(150)):
+        auth.create_request(request_id=request_id, reason="x" * (2 * LIMIT if request_id in large else 100))
+    readable, others = await listed(client)
+    assert {"r000", "r009", "r102", "r149"} <= set(readable)
+    assert HIDING in others
+
+
+async def test_what_hides_others_in_an_old_servers_listing_is_said_and_named_when_it_is_asked_for(
+    auth: AuthService, client: TeleportClient
+) -> None:
+    auth.faults.unimplemented.add("ListAccessRequests")
+    for number in range(150):
+        auth.create_request(request_id=f"r{number:03}", reason="x" * (2 * LIMIT if number == 120 else 100))
+    readable, others = await listed(client)
+    assert readable == [f"r{number:03}" for number in range(120)]
+    assert others == [HIDING]
+    assert await client.request("r120") == Undecodable("r120", Fault.SIZE)
+    assert isinstance(await client.request("r121"), AccessRequest)
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_listing_that_brings_nothing_is_given_up(
+    auth: AuthService, client: TeleportClient, monkeypatch: pytest.MonkeyPatch, *, old: bool
+) -> None:
+    monkeypatch.setattr(listing, "CALL_SECONDS", 0.3)
+    if old:
+        auth.faults.unimplemented.add("ListAccessRequests")
+    auth.faults.delays["GetAccessRequestsV2" if old else "ListAccessRequests"] = 3600
+    with pytest.raises(TeleportUnavailable, match="does not answer in time"):
+        await client.request("r1")
 
 
 @pytest.mark.parametrize("old", [False, True])

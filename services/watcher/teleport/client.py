@@ -106,6 +106,8 @@ REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
 }
 """All other codes may be gone in a moment, UNKNOWN too: so a server ends the watch of a slow client."""
 
+SILENT = "Teleport does not answer in time"
+
 Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, bytes]"
 
 
@@ -282,6 +284,8 @@ class TeleportClient:
             raise self._of_call(error) from error
         except DecodeError as error:
             raise TeleportUnavailable("Teleport's answer is none that is known here") from error
+        except TimeoutError as error:
+            raise TeleportUnavailable(SILENT) from error
 
     def _of_call(self, error: aio.AioRpcError) -> TeleportError:
         code, details = error.code(), error.details() or "no reason given"
@@ -292,7 +296,7 @@ class TeleportClient:
         if self._tunnel.has_ended:
             return TeleportUnavailable("Teleport closed the connection")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TeleportUnavailable("Teleport does not answer in time")
+            return TeleportUnavailable(SILENT)
         return TeleportUnavailable(f"{code.name}: {details}")
 
 

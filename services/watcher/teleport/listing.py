@@ -1,5 +1,6 @@
 """All Access Requests that Teleport holds, page by page: one that cannot be read never hides the others."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,9 +14,13 @@ PAGE = 100
 """Requests per call."""
 
 CALL_SECONDS = 30
+"""For a page, or for the next message of a stream, which may go on for as long as it brings something."""
 
 TOO_LARGE = "larger than max"
 """What gRPC says of an answer above its limit, with the status that Teleport uses for too many calls."""
+
+HIDING = Undecodable("", Fault.SIZE)
+"""In a listing: there was no way past something too large, whose id is not known. Requests may be missing."""
 
 
 ORDERS = tuple((sort, descending) for sort in (auth_pb2.DEFAULT, auth_pb2.CREATED) for descending in (False, True))
@@ -27,7 +32,10 @@ class _StuckError(Exception):
 
 
 class Listing:
-    """Every method raises `grpc.aio.AioRpcError`, or `google.protobuf.message.DecodeError` for what is no listing."""
+    """Every method raises `grpc.aio.AioRpcError`, `TimeoutError` where a stream falls silent, or
+
+    `google.protobuf.message.DecodeError` for what is no listing.
+    """
 
     def __init__(self, channel: aio.Channel, metadata: aio.Metadata) -> None:
         # Bytes, not messages: each request is read alone.
@@ -94,8 +102,9 @@ class Listing:
     async def _in_stream(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
         """As older servers list: one message per request. One that is too large ends it, and hides what follows."""
         page: list[Decoded] = []
+        call = self._stream(wanted, metadata=self._metadata)
         try:
-            async for data in self._stream(wanted, metadata=self._metadata):
+            while (data := await _next(call)) is not None:
                 page.append(read_request(data))
                 if len(page) == PAGE:
                     yield page
@@ -104,8 +113,17 @@ class Listing:
             if not _is_too_large(error):
                 raise
             page.append(Undecodable(wanted.ID, Fault.SIZE))
+        finally:
+            call.cancel()
         if page:
             yield page
+
+
+async def _next(call: Any) -> bytes | None:
+    """The next message; None at the end."""
+    async with asyncio.timeout(CALL_SECONDS):
+        data = await call.read()
+    return data if isinstance(data, bytes) else None
 
 
 def _is_too_large(error: aio.AioRpcError) -> bool:
