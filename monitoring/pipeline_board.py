@@ -13,7 +13,7 @@ LAST_SUCCESS = (
 )
 WATCHER_FAILURES = (
     Query(per_minute("access_mail_watcher_reconnects_total", TROUBLES, "reason"), "Teleport {{reason}}"),
-    Query(per_minute("access_mail_watcher_snapshots_total", 'outcome="failed"'), "snapshot failed"),
+    Query(per_minute("access_mail_watcher_snapshots_total", 'outcome!="complete"', "outcome"), "snapshot {{outcome}}"),
     Query(per_minute("access_mail_watcher_append_waits_total", by="reason"), "stream waits: {{reason}}"),
     Query(per_minute("access_mail_watcher_undecodable_total", by="fault"), "undecodable {{fault}}"),
 )

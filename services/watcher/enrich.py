@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from services.watcher.look_ups import LookUps
@@ -30,10 +30,12 @@ _VARIABLE = re.compile(r"([^{}]*)\{\{\s*(?:internal|external)(?:\.([\w-]+)|\[\"(
 
 @dataclass(frozen=True)
 class Incoming:
-    """An event of the watch while it is looked up what it is about. It keeps its place among the others."""
+    """An event while it is looked up what it is about. It keeps its place among those of its request."""
 
     event: RequestChanged | RequestGone
     look_up: asyncio.Task[RequestChanged | RequestGone]
+    told: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done once it is on the stream, or need not be."""
 
     async def known(self) -> RequestChanged | RequestGone | None:
         """The event with all that was learned.

@@ -5,19 +5,20 @@ import logging
 import time
 from contextlib import suppress
 
+from services.watcher.arrivals import Arrivals
 from services.watcher.backoff import Backoff
-from services.watcher.enrich import Enricher, Incoming
+from services.watcher.enrich import Enricher
 from services.watcher.metrics import Received, SnapshotOutcome, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.passed_over import PassedOver
 from services.watcher.rules import Rules
-from services.watcher.snapshot import snapshot
+from services.watcher.snapshot import Page, snapshot
 from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
 from services.watcher.teleport.connect import Connection
-from services.watcher.teleport.decode import Fault, Undecodable
+from services.watcher.teleport.decode import Undecodable
 from services.watcher.together import first_to_end
 from services.watcher.witness import Witness
 from shared.events import AccessRequest, RequestChanged, RequestGone, RuleChanged, RuleDeleted
-from shared.mail import one_line
 
 log = logging.getLogger(__name__)
 
@@ -25,37 +26,33 @@ HEARTBEAT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """With the heartbeat: a connection that stands but brings nothing is noticed within 15 s."""
 
-LOGGED_ID = 100
-
-FAULTS = {
-    Fault.ID: "its id is no legal one; ids are letters, digits, - and _",
-    Fault.STATE: "its state is none that this version knows; is there a newer Access Mail?",
-    Fault.TEXT: "it holds text that is no UTF-8, or is no request at all",
-    Fault.SIZE: "it is larger than can be read",
-}
+FOUND_AT_ONCE = 100
+"""Events that a snapshot may have on their way, so that those of the watch always find room beside them."""
 
 
 class Following:
-    """Follows one connection. Events go to a queue, which outlives it; what a snapshot finds goes to the outbox."""
+    """Follows one connection. What is heard of requests goes to the arrivals, which outlive it."""
 
     def __init__(
         self,
         connection: Connection,
-        events: asyncio.Queue[Incoming],
+        arrivals: Arrivals,
         outbox: Outbox,
         *,
         rules: Rules,
         witness: Witness,
+        passed_over: PassedOver,
         metrics: WatcherMetrics,
         snapshot_seconds: float,
     ) -> None:
         self._client = connection.client
         self._cluster = connection.server.cluster
-        self._events = events
+        self._arrivals = arrivals
         self._outbox = outbox
         self._rules = rules
         self._enricher = Enricher(connection.client, outbox, metrics)
         self._witness = witness
+        self._passed_over = passed_over
         self._metrics = metrics
         self._snapshot_seconds = snapshot_seconds
         self._refused = Backoff(1, 30)
@@ -97,17 +94,12 @@ class Following:
                     await self._rules.tell(event)
                 case Undecodable():
                     self._metrics.received.labels(Received.UNDECODABLE.value).inc()
-                    self._pass_over(event)
+                    self._passed_over.note(event)
                 case None:
                     self._metrics.received.labels(Received.OTHER.value).inc()
 
     async def _look_up(self, event: RequestChanged | RequestGone) -> None:
-        await self._events.put(self._enricher.begin(self._cluster, event))
-
-    def _pass_over(self, undecodable: Undecodable) -> None:
-        self._metrics.undecodable.labels(undecodable.fault.value).inc()
-        request_id = one_line(undecodable.request_id, LOGGED_ID)
-        log.warning("request %r is passed over: %s", request_id, FAULTS[undecodable.fault])
+        await self._arrivals.put(self._enricher.begin(self._cluster, event))
 
     async def _take_snapshots(self, watch: Watch) -> None:
         while True:
@@ -135,25 +127,38 @@ class Following:
     async def _take_snapshot(self) -> None:
         began = time.monotonic()
         listed = found = 0
+        outcome = SnapshotOutcome.COMPLETE
+        room = asyncio.Semaphore(FOUND_AT_ONCE)
         try:
             async for page in snapshot(self._client, self._outbox, self._cluster):
                 listed += page.listed
                 found += len(page.news)
-                self._metrics.found.inc(len(page.news))
-                for undecodable in page.undecodable:
-                    self._pass_over(undecodable)
-                if page.news:
-                    await self._outbox.append(await self._enricher.enriched(self._cluster, page.news))
+                if not page.is_whole:
+                    outcome = SnapshotOutcome.PARTIAL
+                await self._tell(page, room)
+            for _ in range(FOUND_AT_ONCE):  # all are back: whatever was found is on the stream
+                await room.acquire()
         except TeleportError:
             self._metrics.snapshots.labels(SnapshotOutcome.FAILED.value).inc()
             raise
-        self._metrics.snapshots.labels(SnapshotOutcome.COMPLETE.value).inc()
-        self._metrics.last_snapshot.set_to_current_time()
-        self._metrics.listed.set(listed)
+        self._metrics.snapshots.labels(outcome.value).inc()
+        if outcome is SnapshotOutcome.COMPLETE:
+            self._metrics.last_snapshot.set_to_current_time()
+            self._metrics.listed.set(listed)
         level = logging.INFO if found or not self._is_caught_up else logging.DEBUG
         log.log(level, "listed %d requests in %.1f s: %d are news", listed, time.monotonic() - began, found)
         self._is_caught_up = True
         self.trouble = None
+
+    async def _tell(self, page: Page, room: asyncio.Semaphore) -> None:
+        self._metrics.found.inc(len(page.news))
+        for undecodable in page.undecodable:
+            self._passed_over.note(undecodable)
+        for event in page.news:
+            await room.acquire()
+            incoming = self._enricher.begin(self._cluster, event)
+            incoming.told.add_done_callback(lambda _: room.release())
+            await self._arrivals.put(incoming)
 
     def _complain(self, trouble: str) -> None:
         if trouble != self.trouble:

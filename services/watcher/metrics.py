@@ -31,6 +31,8 @@ class SnapshotOutcome(StrEnum):
     """How a listing of all requests ended."""
 
     COMPLETE = "complete"
+    PARTIAL = "partial"
+    """Something that is too large to be read hid others."""
     FAILED = "failed"
 
 

@@ -12,12 +12,13 @@ from typing import Self
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from services.watcher.arrivals import Arrivals
 from services.watcher.backoff import Backoff
 from services.watcher.credentials import Credentials
-from services.watcher.enrich import Incoming
 from services.watcher.following import Following
 from services.watcher.metrics import Reconnect, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.passed_over import PassedOver
 from services.watcher.rules import Rules
 from services.watcher.session import Session
 from services.watcher.settings import WatcherConfiguration
@@ -35,8 +36,8 @@ from shared.stream_backlog import stream_backlog
 
 log = logging.getLogger(__name__)
 
-QUEUE = 200
-"""Events between Teleport and the stream. Once it is full Teleport's own buffer fills, then Teleport hangs up."""
+WAITING = 200
+"""Events between Teleport and the stream. With more of them Teleport's own buffer fills, then Teleport hangs up."""
 
 BATCH = 100
 """Events appended in one step."""
@@ -56,7 +57,8 @@ class Watcher:
         self._rules = Rules(self._outbox, self._metrics)
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._witness = Witness(ReceiptReader(redis, consumer), self._metrics)
-        self._events: asyncio.Queue[Incoming] = asyncio.Queue(QUEUE)
+        self._arrivals = Arrivals(WAITING)
+        self._passed_over = PassedOver(self._metrics)
         self._soon = Backoff(0.02, 5)
         self._slowly = Backoff(1, 30)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -205,10 +207,11 @@ class Watcher:
         )
         following = Following(
             connection,
-            self._events,
+            self._arrivals,
             self._outbox,
             rules=self._rules,
             witness=self._witness,
+            passed_over=self._passed_over,
             metrics=self._metrics,
             snapshot_seconds=teleport.snapshot_interval.total_seconds(),
         )
@@ -228,11 +231,10 @@ class Watcher:
 
     async def _append(self) -> None:
         while True:
-            batch = [await self._events.get()]
-            while len(batch) < BATCH and not self._events.empty():
-                batch.append(self._events.get_nowait())
+            batch = await self._arrivals.take(BATCH)
             known = [await incoming.known() for incoming in batch]
             await self._outbox.append([event for event in known if event is not None])
+            self._arrivals.told(batch)
 
     async def _check_redis(self) -> None:
         while True:

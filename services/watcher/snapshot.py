@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.watcher.outbox import Outbox
 from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.decode import Decoded, Undecodable
+from services.watcher.teleport.listing import HIDING
 from shared.event_log import KnownRequest
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone
 
@@ -25,6 +26,11 @@ class Page:
     news: list[RequestChanged | RequestGone]
     """What the router does not know."""
     undecodable: list[Undecodable]
+
+    @property
+    def is_whole(self) -> bool:
+        """Can nothing be missing between its requests?"""
+        return HIDING not in self.undecodable
 
 
 async def snapshot(client: TeleportClient, outbox: Outbox, cluster: Cluster) -> AsyncIterator[Page]:

@@ -157,6 +157,30 @@ async def test_what_cannot_be_decoded_stops_nothing_and_is_counted(
     assert "request 'no id' is passed over: its id is no legal one" in caplog.text
 
 
+async def test_what_cannot_be_decoded_is_counted_and_said_once_however_often_it_is_listed(
+    auth: AuthService, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        strange = auth.get(auth.create_request())
+        strange.Spec.State = 9  # type: ignore[assignment]  # no state that any version knows
+        auth.put(strange)
+    registry = CollectorRegistry()
+
+    def counted(metric: str, **labels: str) -> float:
+        return registry.get_sample_value(f"access_mail_watcher_{metric}_total", labels) or 0
+
+    often = settings(auth.address, tmp_path, snapshot_interval=timedelta(milliseconds=50))
+    async with watching(redis_url, often, registry) as watcher:
+        await until_ready(watcher)
+        await wait_until(lambda: counted("snapshots", outcome="complete") > 2, "all is listed again and again")
+        auth.faults.end_streams()
+        await wait_until(lambda: counted("reconnects", reason="unavailable"), "the connection is another one")
+        before = counted("snapshots", outcome="complete")
+        await wait_until(lambda: counted("snapshots", outcome="complete") > before + 1, "all is listed over that one")
+    assert counted("undecodable", fault="state") == 2
+    assert caplog.text.count("is passed over") == 2
+
+
 async def test_while_no_router_reads_snapshots_repeat_nothing(
     auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:

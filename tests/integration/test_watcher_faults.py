@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 from redis import Redis
 
-from services.watcher.service import QUEUE
+from services.watcher import look_ups
+from services.watcher.following import FOUND_AT_ONCE
+from services.watcher.service import WAITING
 from services.watcher.teleport import client
 from services.watcher.teleport.pb import auth_pb2, types_pb2
+from shared import keys
 from simulators.teleport import AuthService
-from tests.integration.watching import AUTHORITY, Valkey, changed, settings, until_ready, watching
+from tests.integration.test_watcher import hold_for_pending
+from tests.integration.watching import AUTHORITY, Valkey, changed, gone, settings, until_ready, watching
 from tests.waiting import wait_until
 
 GO_ZERO = Timestamp(seconds=-62135596800)
@@ -126,6 +131,67 @@ async def test_an_event_beyond_every_measure_costs_a_reconnect_and_no_other_even
     assert reconnects() >= 1
 
 
+async def test_what_an_old_server_cannot_list_is_not_taken_for_gone(
+    auth: AuthService,
+    redis: Redis,
+    redis_url: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = {**dict(client.OPTIONS), "grpc.max_receive_message_length": 100_000}
+    monkeypatch.setattr(client, "OPTIONS", tuple(options.items()))
+    auth.faults.unimplemented.add("ListAccessRequests")
+    first, monster, hidden = (
+        auth.create_request(request_id=request_id, reason="x" * size)
+        for request_id, size in (("first", 10), ("monster", 200_000), ("hidden", 10))
+    )
+    for request_id in (monster, hidden, "vanished"):
+        hold_for_pending(redis, request_id, 3600)
+    registry = CollectorRegistry()
+
+    def counted(metric: str, **labels: str) -> float:
+        return registry.get_sample_value(f"access_mail_watcher_{metric}", labels) or 0
+
+    often = settings(auth.address, tmp_path, snapshot_interval=timedelta(milliseconds=50))
+    async with watching(redis_url, often, registry) as watcher:
+        await until_ready(watcher)
+        await wait_until(lambda: counted("snapshots_total", outcome="partial") > 2, "all is listed again and again")
+        auth.approve(hidden)
+        await wait_until(lambda: hidden in {request.id for request in changed(redis)}, "what happens to it is told")
+    assert gone(redis) == ["vanished"]
+    assert {request.id for request in changed(redis)} == {first, hidden}
+    assert counted("snapshots_total", outcome="complete") == counted("last_snapshot_timestamp_seconds") == 0
+    assert counted("undecodable_total", fault="size") == 2
+    assert caplog.text.count("hides others in Teleport's listing") == 1
+    assert caplog.text.count("request 'monster' is passed over: it is larger than can be read") == 1
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_request_whose_look_up_hangs_holds_up_no_other(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, live: bool
+) -> None:
+    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 3600)
+    auth.faults.delays["ListResources"] = 3600
+
+    def create() -> list[str]:
+        auth.create_request(request_id="r0", resources=["/teleport.example.com/node/n-1"], approvals=2)
+        auth.review("r0", "carol", types_pb2.APPROVED)
+        return [auth.create_request(request_id=f"r{number}") for number in range(1, 2 * FOUND_AT_ONCE)]
+
+    ids = [] if live else create()
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        if live:
+            await until_ready(watcher)
+            ids = create()
+        await wait_until(lambda: set(ids) <= {request.id for request in changed(redis)}, "all others are told", 30)
+        for request_id in ids:
+            auth.delete(request_id)
+        await wait_until(lambda: set(ids) == set(gone(redis)), "and what happens to them", 30)
+        assert "r0" not in {request.id for request in changed(redis)}
+
+
 async def test_a_server_that_ends_each_watch_at_once_is_asked_ever_more_slowly(
     auth: AuthService, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,12 +237,16 @@ async def test_what_redis_does_not_take_waits_at_teleport_and_not_here(
             requests = 1500
             for _ in range(requests):
                 auth.create_request(reason="x" * 100_000)
-            await wait_until(lambda: watcher._events.qsize() == QUEUE, "our queue is full")
+            await wait_until(lambda: len(watcher._arrivals) == WAITING, "no more are taken")
             await wait_until(lambda: auth.watches.unsent < requests, "Teleport has sent what is taken")
             assert auth.watches.unsent > requests // 2
             valkey.start()
             with Redis.from_url(valkey.url) as redis:
                 ids = {request.Metadata.Name for request in auth.find(types_pb2.AccessRequestFilter())}
-                await wait_until(lambda: {one.id for one in changed(redis)} == ids, "then all are told", timeout=30)
+                await wait_until(
+                    lambda: redis.xlen(keys.EVENTS) > requests and {one.id for one in changed(redis)} == ids,
+                    "then all are told",
+                    timeout=120,
+                )
     finally:
         valkey.stop()
