@@ -15,8 +15,8 @@ from services.watcher.teleport.client import TeleportError, TeleportInvalid, Tel
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 3.0
-PATIENT_SECONDS = 8.0
-"""Without the answer somebody may be told twice."""
+PATIENT_SECONDS = 60.0
+"""Without the answer somebody may be told twice; but nobody is to wait for ever."""
 REFUSED_SECONDS = 60.0
 FAILED_SECONDS = 10.0
 FAILURES = 3
@@ -55,6 +55,7 @@ class LookUps:
         self._resting: dict[Subject, float] = {}
         self._failures: Counter[Subject] = Counter()
         self._complaints: dict[Subject, str] = {}
+        self._given_up: set[Subject] = set()
 
     async def remembered(self, kind: LookUp, key: str, ask: Callable[[], Awaitable[Found]]) -> Found | None:
         """As `once`, but an answer is good for a minute."""
@@ -101,23 +102,33 @@ class LookUps:
         return found, outcome
 
     async def patiently(self, kind: LookUp, ask: Callable[[], Awaitable[Found]]) -> Found | None:
-        """As `once`, but with more time, within which what fails is tried again."""
+        """As `once`, but what fails is tried again for a minute. If that was in vain, no other waits so long.
+
+        Until one of the kind is answered: each is tried once meanwhile.
+        """
+        subject = Subject(kind, "")
 
         async def again() -> Found:
             backoff = Backoff(0.05, 0.5)
             while True:
                 try:
-                    return await ask()
+                    async with asyncio.timeout(DEADLINE_SECONDS):
+                        return await ask()
                 except TeleportRefused:
                     raise
-                except TeleportError:
+                except (TeleportError, TimeoutError):
+                    if subject in self._given_up:
+                        raise
                     await asyncio.sleep(backoff.next())
 
-        found, _ = await self._asked(Subject(kind, ""), again, PATIENT_SECONDS)
+        found, outcome = await self._asked(subject, again, PATIENT_SECONDS)
+        if outcome is LookUpOutcome.FAILED:
+            self._given_up.add(subject)
         return found
 
     def _answered(self, subject: Subject) -> None:
         self._failures[subject] = 0
+        self._given_up.discard(subject)
         if self._complaints.pop(subject, None):
             log.info("Teleport tells of %s again", subject)
 

@@ -6,19 +6,21 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from services.watcher import look_ups, service
 from services.watcher import outbox as outbox_module
-from services.watcher import service
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from shared import keys
 from shared.event_log import GROUP, EventWriter
-from shared.events import RequestGone
+from shared.events import RequestChanged, RequestGone, request_id_of
 from simulators.teleport import AuthService
-from tests.integration.watching import AUTHORITY, Valkey, changed, gone, settings, until_ready, watching
+from tests.integration.test_enrichment import RECORD, write_record
+from tests.integration.watching import AUTHORITY, Valkey, changed, events, gone, settings, until_ready, watching
 from tests.waiting import wait_until
 
 
@@ -61,9 +63,12 @@ async def test_what_happens_while_redis_is_away_is_told_when_it_is_back(
         valkey.start()
         await until_ready(watcher)
         with Redis.from_url(valkey.url) as redis:
-            await wait_until(lambda: gone(redis) == [ids[0]], "all is told")
-            # an answer that was lost may have been a success: then it stands there twice, in the same order
-            assert list(dict.fromkeys(request.id for request in changed(redis))) == ids
+            await wait_until(lambda: {request.id for request in changed(redis)} == set(ids), "all is told")
+            await wait_until(lambda: gone(redis), "the end is told")
+            # an answer that was lost may have been a success: then it stands there twice
+            assert set(gone(redis)) == {ids[0]}
+            first = next(event for event in events(redis) if request_id_of(event) == ids[0])
+            assert isinstance(first, RequestChanged)
     assert caplog.text.count("will be tried again, nothing is lost") == 1
     assert caplog.text.count("Redis does its part again") == 1
 
@@ -110,6 +115,30 @@ async def test_a_loss_that_an_append_meets_first_is_noticed_by_it(
         new = auth.create_request()
         await wait_until(lambda: {request.id for request in changed(redis)} == {old, new}, "both are told")
     assert [group["name"] for group in redis.xinfo_groups(keys.EVENTS)] == [GROUP.encode()]
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+async def test_after_a_loss_nothing_is_told_before_it_is_known_who_was_told_of_it(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trouble: str
+) -> None:
+    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 0.2)
+    ids = [auth.create_request() for _ in range(40)]
+    for request_id in ids:
+        write_record(auth, request_id, RECORD)
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        tries = auth.faults.calls["GetPluginData"]
+        if trouble == "fails":
+            auth.faults.fail("GetPluginData", StatusCode.UNAVAILABLE, times=200)
+        else:
+            auth.faults.delays["GetPluginData"] = 3600
+        redis.flushall()
+        new = auth.create_request()
+        await wait_until(lambda: auth.faults.calls["GetPluginData"] - tries >= 100, "it is tried again and again", 30)
+        assert changed(redis) == []
+        auth.faults.delays.clear()
+        await wait_until(lambda: {request.id for request in changed(redis)} == {*ids, new}, "all are told", 60)
+    assert {event.announced is None for event in events(redis) if request_id_of(event) != new} == {False}
 
 
 @pytest.fixture
