@@ -192,7 +192,7 @@ class RulesListed(Message):
 
 
 class RulesUnavailable(Message):
-    """Teleport does not show us its rules: whatever was known before is forgotten, and the role map alone counts."""
+    """Teleport does not show us its rules: those that are known stay in use; where none are, the role map decides."""
 
     v: Literal[1] = 1
     type: Literal["rules_unavailable"] = "rules_unavailable"

@@ -8,6 +8,7 @@ from services.watcher.outbox import Outbox
 from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.decode import RULE_KIND
 from shared.events import RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
+from shared.rules import KnownRules
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,7 @@ class Rules:
         async with self._turn:
             listing = await self._listing(client, shown=shown)
             known = await self._outbox.known_rules()
-            rules, unavailable = (known.rules, known.unavailable) if known else (None, "")
-            is_known = listing.rules == rules if isinstance(listing, RulesListed) else listing.reason == unavailable
-            if not is_known:
+            if known is None or not _is_known(listing, known):
                 await self._outbox.append([listing])
 
     async def tell(self, event: RuleChanged | RuleDeleted) -> None:
@@ -52,28 +51,19 @@ class Rules:
 
     async def _listing(self, client: TeleportClient, *, shown: bool) -> RulesListed | RulesUnavailable:
         if not shown:
-            return self._unavailable(NOT_WATCHED)
+            return await self._unavailable(NOT_WATCHED)
         try:
             found = {rule.name: rule async for page in client.rules() for rule in page}
         except TeleportRefused as error:
-            return self._unavailable(str(error))
+            return await self._unavailable(str(error))
         except TeleportUnavailable as error:
             self._failures += 1
             if self._failures < PATIENCE:
                 raise
-            return await self._as_before(error)
+            return await self._unavailable(f"they cannot be listed: {error}")
         self._failures = 0
         self._available(len(found))
         return RulesListed(rules=tuple(found[name] for name in sorted(found)))
-
-    async def _as_before(self, error: TeleportUnavailable) -> RulesListed | RulesUnavailable:
-        """What the router knows, if anything: better than no rules, as no rules are better than no mails."""
-        known = await self._outbox.known_rules()
-        if known is None or known.unavailable:
-            return self._unavailable(f"they cannot be listed: {error}")
-        self._metrics.rules_shown.set(0)
-        log.warning("Access Monitoring Rules cannot be listed, those that are known are used: %s", error)
-        return RulesListed(rules=known.rules)
 
     def _available(self, count: int) -> None:
         self._metrics.rules_shown.set(1)
@@ -83,14 +73,24 @@ class Rules:
             log.info("%s", said)
         self._said = said
 
-    def _unavailable(self, reason: str) -> RulesUnavailable:
+    async def _unavailable(self, reason: str) -> RulesUnavailable:
+        """Routers that know rules keep them: better than none, as none are better than no mails."""
         self._metrics.rules_shown.set(0)
         if reason != self._said:
+            known = await self._outbox.known_rules()
+            are_kept = known is not None and not known.unavailable
             log.warning(
-                "Access Monitoring Rules are not used, all requests go by role_to_recipients: %s; to use them, allow"
-                " list and read of %s in the role, and restart the watcher",
+                "Access Monitoring Rules are not shown, %s: %s; to use what Teleport has, allow list and read of %s"
+                " in the role, and restart the watcher",
+                "those that are known stay in use" if are_kept else "all requests go by role_to_recipients",
                 reason,
                 RULE_KIND,
             )
         self._said = reason
         return RulesUnavailable(reason=reason)
+
+
+def _is_known(listing: RulesListed | RulesUnavailable, known: KnownRules) -> bool:
+    if isinstance(listing, RulesListed):
+        return not known.unavailable and listing.rules == known.rules
+    return not known.unavailable or listing.reason == known.unavailable

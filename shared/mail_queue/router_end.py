@@ -133,7 +133,7 @@ def _rules_arguments(event: RulesEvent) -> list[Argument]:
         case RulesListed():
             return ["replace", *flat([(rule_field(rule.name), rule.model_dump_json()) for rule in event.rules])]
         case RulesUnavailable():
-            return ["replace", UNAVAILABLE, event.reason]
+            return ["withhold", UNAVAILABLE, event.reason]
         case RuleChanged():
             return ["put", rule_field(event.rule.name), event.rule.model_dump_json()]
         case RuleDeleted():

@@ -2,7 +2,7 @@
 -- Entries of the stream take effect in their order: one that comes after a later one was committed changes nothing.
 --
 -- KEYS  from OWN_KEYS + 1 on: the rules · the stream of events
--- ARGV  8 group · 9 entry of the event · 10 what happens: 'replace' all, 'put' one or 'delete' one
+-- ARGV  8 group · 9 entry of the event · 10 what happens: 'replace' all, 'withhold' all, 'put' one or 'delete' one
 --       then pairs of field and value; for 'delete' the field alone
 -- Gives 1 if the rules have changed, else 0.
 local rules, events = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
@@ -22,7 +22,10 @@ local revision = redis.call('HGET', rules, 'revision')
 if revision and not is_later(event, revision) then
     return 0
 end
-if what == 'replace' then
+if what == 'withhold' and revision and redis.call('HEXISTS', rules, 'unavailable') == 0 then
+    -- That Teleport does not show them now undoes none: what is known of them is better than nothing.
+    return 0
+elseif what == 'replace' or what == 'withhold' then
     redis.call('DEL', rules)
 elseif not revision or redis.call('HEXISTS', rules, 'unavailable') == 1 then
     -- One rule alone says nothing while the others are not known: a listing will follow.

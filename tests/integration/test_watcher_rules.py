@@ -146,7 +146,7 @@ async def test_where_rules_may_not_be_listed_it_is_said_once_and_requests_are_to
     assert isinstance(first, RulesUnavailable)
     assert first.reason == f"{code.name}: no rules for you"
     assert changed(redis)
-    assert caplog.text.count("Access Monitoring Rules are not used") == 1
+    assert caplog.text.count("Access Monitoring Rules are not shown, all requests go by role_to_recipients") == 1
     assert "allow list and read of access_monitoring_rule in the role" in caplog.text
 
 
@@ -183,14 +183,32 @@ async def test_a_listing_that_always_breaks_does_not_keep_requests_for_ever(
     assert not isinstance(second, RulesEvent)
 
 
-async def test_a_listing_that_breaks_undoes_no_rule_that_is_known(
-    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+@pytest.mark.parametrize("code", [StatusCode.UNKNOWN, StatusCode.PERMISSION_DENIED])
+@pytest.mark.parametrize("routed", [False, True])
+async def test_a_listing_that_fails_undoes_no_rule_that_is_known_or_on_its_way(
+    auth: AuthService,
+    redis: Redis,
+    redis_url: str,
+    tmp_path: Path,
+    *,
+    caplog: pytest.LogCaptureFixture,
+    code: StatusCode,
+    routed: bool,
 ) -> None:
     auth.create_rule("ops", "true", ["ops@example.com"])
     async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
         await until_ready(watcher)
-    commit(redis)
-    auth.faults.fail(METHOD, StatusCode.UNKNOWN, times=1000, text="broken")
-    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+    if routed:
+        commit(redis)
+    auth.faults.fail(METHOD, code, times=1000, text="broken")
+    async with watching(redis_url, often(auth, tmp_path)) as watcher:
         await until_ready(watcher)
-    assert [listed(event) for event in rules_events(redis)] == [["ops"], ["ops"]]
+        auth.create_request()
+        await wait_until(lambda: changed(redis), "another listing is complete")
+    commit(redis)
+    known = RouterEnd(redis, GROUP, "test").rules()
+    assert known is not None
+    assert ([rule.name for rule in known.rules], known.unavailable) == (["ops"], "")
+    if routed:
+        assert len(rules_events(redis)) == 2, "it is told once that they are not shown"
+        assert caplog.text.count("those that are known stay in use") == 1
