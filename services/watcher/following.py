@@ -15,7 +15,7 @@ from services.watcher.rules import Rules
 from services.watcher.snapshot import Page, snapshot
 from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
 from services.watcher.teleport.connect import Connection
-from services.watcher.teleport.decode import Undecodable
+from services.watcher.teleport.decode import RULE_KIND, Undecodable
 from services.watcher.together import first_to_end
 from services.watcher.witness import Witness
 from shared.events import AccessRequest, RequestChanged, RequestGone, RuleChanged, RuleDeleted
@@ -95,6 +95,8 @@ class Following:
                 case Undecodable():
                     self._metrics.received.labels(Received.UNDECODABLE.value).inc()
                     self._passed_over.note(event)
+                    if event.kind == RULE_KIND:  # as it is now it does not count, as it was before it does no more
+                        await self._rules.tell(RuleDeleted(name=event.name))
                 case None:
                     self._metrics.received.labels(Received.OTHER.value).inc()
 

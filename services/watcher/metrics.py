@@ -102,7 +102,7 @@ class WatcherMetrics:
 
         self.received = counter("events_received", "Events of Teleport's watch, by type", "type", Received)
         self.undecodable = counter(
-            "undecodable", "Requests, watched or listed, that cannot be passed on, by fault", "fault", Fault
+            "undecodable", "Requests and rules that cannot be passed on, by fault", "fault", Fault
         )
         self.reconnects = counter("reconnects", "New connections to Teleport, by reason", "reason", Reconnect)
         self.snapshots = counter("snapshots", "Listings of all requests, by outcome", "outcome", SnapshotOutcome)

@@ -1,4 +1,4 @@
-"""Requests that cannot be passed on: each is counted and said once, however often Teleport tells of it."""
+"""Requests and rules that cannot be passed on: each is counted and said once, however often Teleport tells of it."""
 
 import logging
 
@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 REMEMBERED = 1_000
 """The oldest are forgotten first, and said again if they are still there."""
 
-LOGGED_ID = 100
+LOGGED_NAME = 100
 
 FAULTS = {
     Fault.ID: "its id is no legal one; ids are letters, digits, - and _",
     Fault.STATE: "its state is none that this version knows; is there a newer Access Mail?",
-    Fault.TEXT: "it holds text that is no UTF-8, or is no request at all",
+    Fault.TEXT: "it holds text that is no UTF-8, or is nothing of the kind",
     Fault.SIZE: "it is larger than can be read",
 }
 
@@ -47,5 +47,5 @@ class PassedOver:
                 " is told, but what happened while nobody watched is not"
             )
         else:
-            request_id = one_line(undecodable.request_id, LOGGED_ID)
-            log.warning("request %r is passed over: %s", request_id, FAULTS[undecodable.fault])
+            name = one_line(undecodable.name, LOGGED_NAME)
+            log.warning("%s %r is passed over: %s", undecodable.kind, name, FAULTS[undecodable.fault])

@@ -5,9 +5,10 @@ import logging
 
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.passed_over import PassedOver
 from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
-from services.watcher.teleport.decode import RULE_KIND
-from shared.events import RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
+from services.watcher.teleport.decode import RULE_KIND, Undecodable
+from shared.events import AccessMonitoringRule, RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
 from shared.rules import KnownRules
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,9 @@ NOT_WATCHED = f"Teleport does not let this role watch {RULE_KIND}"
 class Rules:
     """What Teleport shows of its rules. Listing and telling take turns: a listing must not undo a later change."""
 
-    def __init__(self, outbox: Outbox, metrics: WatcherMetrics) -> None:
+    def __init__(self, outbox: Outbox, passed_over: PassedOver, metrics: WatcherMetrics) -> None:
         self._outbox = outbox
+        self._passed_over = passed_over
         self._metrics = metrics
         self._turn = asyncio.Lock()
         self._failures = 0
@@ -53,7 +55,7 @@ class Rules:
         if not shown:
             return await self._unavailable(NOT_WATCHED)
         try:
-            found = {rule.name: rule async for page in client.rules() for rule in page}
+            found = await self._found(client)
         except TeleportRefused as error:
             return await self._unavailable(str(error))
         except TeleportUnavailable as error:
@@ -72,6 +74,16 @@ class Rules:
         if said != self._said:
             log.info("%s", said)
         self._said = said
+
+    async def _found(self, client: TeleportClient) -> dict[str, AccessMonitoringRule]:
+        found: dict[str, AccessMonitoringRule] = {}
+        async for page in client.rules():
+            for rule in page:
+                if isinstance(rule, Undecodable):
+                    self._passed_over.note(rule)
+                else:
+                    found[rule.name] = rule
+        return found
 
     async def _unavailable(self, reason: str) -> RulesUnavailable:
         """Routers that know rules keep them: better than none, as none are better than no mails."""

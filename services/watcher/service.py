@@ -54,11 +54,11 @@ class Watcher:
         self._redis = redis
         self._metrics = WatcherMetrics(registry)
         self._outbox = Outbox(EventWriter(redis), self._metrics)
-        self._rules = Rules(self._outbox, self._metrics)
+        self._passed_over = PassedOver(self._metrics)
+        self._rules = Rules(self._outbox, self._passed_over, self._metrics)
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._witness = Witness(ReceiptReader(redis, consumer), self._metrics)
         self._arrivals = Arrivals(WAITING)
-        self._passed_over = PassedOver(self._metrics)
         self._soon = Backoff(0.02, 5)
         self._slowly = Backoff(1, 30)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -76,7 +76,7 @@ def is_news(request: AccessRequest, known: KnownRequest | None) -> bool:
 
 def request_id_of(request: Decoded) -> str:
     """The id of a request that Teleport listed."""
-    return request.id if isinstance(request, AccessRequest) else request.request_id
+    return request.id if isinstance(request, AccessRequest) else request.name
 
 
 def _portions(ids: Sequence[str]) -> list[Sequence[str]]:

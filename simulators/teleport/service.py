@@ -15,12 +15,13 @@ from services.watcher.teleport.pb.auth_pb2_grpc import add_AuthServiceServicer_t
 from services.watcher.teleport.pb.rules_pb2_grpc import add_AccessMonitoringRulesServiceServicer_to_server
 from services.watcher.teleport.pb.users_pb2_grpc import add_UserLoginStateServiceServicer_to_server
 from simulators.certificates import ClusterAuthority
-from simulators.teleport import latin_1
 from simulators.teleport.api import KNOWN_KINDS, AuthApi, LoginStatesApi, RulesApi, UsersApi
 from simulators.teleport.cluster import Cluster, utc_now
+from simulators.teleport.latin_1 import Spoiler
 from simulators.teleport.rbac import Permission, RoleBasedAccess
 
 EXPIRY_POLL_SECONDS = 0.1
+RULES_SERVICE = "teleport.accessmonitoringrules.v1.AccessMonitoringRulesService"
 
 SERVER_OPTIONS = (
     # Another process on the same port is an error, not a colleague.
@@ -70,13 +71,15 @@ class AuthService(Cluster):
             require_client_auth=True,
         )
         self._server = aio.server(interceptors=[self.access], options=SERVER_OPTIONS)
-        api = AuthApi(self)
-        add_AuthServiceServicer_to_server(api, self._server)
-        # In place of those above.
-        self._server.add_registered_method_handlers("proto.AuthService", latin_1.handlers(api, self.faults.latin_1))
+        auth, rules = AuthApi(self), RulesApi(self)
+        add_AuthServiceServicer_to_server(auth, self._server)
         add_UsersServiceServicer_to_server(UsersApi(self), self._server)
         add_UserLoginStateServiceServicer_to_server(LoginStatesApi(self), self._server)
-        add_AccessMonitoringRulesServiceServicer_to_server(RulesApi(self), self._server)
+        add_AccessMonitoringRulesServiceServicer_to_server(rules, self._server)
+        spoiler = Spoiler(self.faults.latin_1)
+        # In place of some of those above.
+        self._server.add_registered_method_handlers("proto.AuthService", spoiler.of_auth(auth))
+        self._server.add_registered_method_handlers(RULES_SERVICE, spoiler.of_rules(rules))
         self.port = self._server.add_secure_port(self.address, credentials)
         await self._server.start()
         self._expiry = asyncio.create_task(self._expire())

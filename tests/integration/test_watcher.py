@@ -154,7 +154,7 @@ async def test_what_cannot_be_decoded_stops_nothing_and_is_counted(
     assert 'access_mail_watcher_undecodable_total{fault="state"} 1.0' in counted
     assert 'access_mail_watcher_undecodable_total{fault="id"} 1.0' in counted
     assert 'access_mail_watcher_events_received_total{type="other"} 1.0' in counted
-    assert "request 'no id' is passed over: its id is no legal one" in caplog.text
+    assert "access_request 'no id' is passed over: its id is no legal one" in caplog.text
 
 
 async def test_what_cannot_be_decoded_is_counted_and_said_once_however_often_it_is_listed(

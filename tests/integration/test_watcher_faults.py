@@ -165,7 +165,7 @@ async def test_what_an_old_server_cannot_list_is_not_taken_for_gone(
     assert counted("snapshots_total", outcome="complete") == counted("last_snapshot_timestamp_seconds") == 0
     assert counted("undecodable_total", fault="size") == 2
     assert caplog.text.count("hides others in Teleport's listing") == 1
-    assert caplog.text.count("request 'monster' is passed over: it is larger than can be read") == 1
+    assert caplog.text.count("access_request 'monster' is passed over: it is larger than can be read") == 1
 
 
 @pytest.mark.parametrize("live", [False, True])

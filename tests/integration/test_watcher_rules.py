@@ -212,3 +212,32 @@ async def test_a_listing_that_fails_undoes_no_rule_that_is_known_or_on_its_way(
     if routed:
         assert len(rules_events(redis)) == 2, "it is told once that they are not shown"
         assert caplog.text.count("those that are known stay in use") == 1
+
+
+async def test_a_rule_that_is_no_utf_8_is_said_once_and_harms_no_other(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth.faults.latin_1 |= {"bad", "worse"}
+    auth.create_rule("bad", "true", ["café@example.com"])
+    auth.create_rule("ops", "true", ["ops@example.com"])
+    registry = CollectorRegistry()
+
+    def counted(metric: str, **labels: str) -> float:
+        return registry.get_sample_value(f"access_mail_watcher_{metric}_total", labels) or 0
+
+    async with watching(redis_url, often(auth, tmp_path), registry) as watcher:
+        await until_ready(watcher)
+        auth.create_rule("worse", "true", ["cafe@example.com"])
+        auth.create_rule("worse", "true", ["café@example.com"])
+        auth.create_rule("sec", "true", ["sec@example.com"])
+        await wait_until(lambda: isinstance(rules_events(redis)[-1], RulesListed), "all are listed again")
+        before = counted("snapshots", outcome="complete")
+        await wait_until(lambda: counted("snapshots", outcome="complete") > before + 1, "and again")
+    commit(redis)
+    known = RouterEnd(redis, GROUP, "test").rules()
+    assert known is not None
+    assert [rule.name for rule in known.rules] == ["ops", "sec"]
+    assert counted("undecodable", fault="text") == 2
+    assert counted("reconnects", reason="unavailable") == 0
+    for name in ("bad", "worse"):
+        assert caplog.text.count(f"access_monitoring_rule '{name}' is passed over: it holds text that is no UTF-8") == 1

@@ -25,12 +25,13 @@ from services.watcher.teleport.decode import (
     RULE_KIND,
     AuthServer,
     Decoded,
+    Undecodable,
     WatchEvent,
     accepted_kinds,
     decode_ping,
-    decode_rule,
     is_init,
     read_event,
+    read_rule,
 )
 from services.watcher.teleport.dial import SERVER_NAME, Route, describe, is_refusal
 from services.watcher.teleport.identity import Identity
@@ -38,7 +39,6 @@ from services.watcher.teleport.inquiries import Inquiries
 from services.watcher.teleport.listing import CALL_SECONDS, Listing
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
 from services.watcher.teleport.pb.auth_pb2_grpc import AuthServiceStub
-from services.watcher.teleport.pb.rules_pb2_grpc import AccessMonitoringRulesServiceStub
 from services.watcher.teleport.tunnel import Tunnel
 from shared.events import AccessMonitoringRule
 
@@ -133,12 +133,15 @@ class TeleportClient:
         self._tunnel = tunnel
         self._channel = aio.insecure_channel(f"unix:{tunnel.socket}", options=OPTIONS)
         self._auth = AuthServiceStub(self._channel)
-        self._rules = AccessMonitoringRulesServiceStub(self._channel)
         self._metadata = aio.Metadata(("version", CLIENT_VERSION))
         self._requests = Listing(self._channel, self._metadata)
         self.inquiries = Inquiries(self._channel, self._metadata, self._translated)
         """What else Teleport tells about people, roles and resources."""
-        # Bytes, not messages: an event that cannot be read is passed over alone.
+        # Bytes, not messages: an event or a rule that cannot be read is passed over alone.
+        self._rules: Any = self._channel.unary_unary(
+            "/teleport.accessmonitoringrules.v1.AccessMonitoringRulesService/ListAccessMonitoringRulesWithFilter",
+            request_serializer=rules_pb2.ListAccessMonitoringRulesWithFilterRequest.SerializeToString,
+        )
         self._watch: Any = self._channel.unary_stream(
             "/proto.AuthService/WatchEvents", request_serializer=auth_pb2.Watch.SerializeToString
         )
@@ -258,22 +261,19 @@ class TeleportClient:
         with self._translated():
             await call(request, timeout=CALL_SECONDS, metadata=self._metadata)
 
-    async def rules(self) -> AsyncIterator[list[AccessMonitoringRule]]:
+    async def rules(self) -> AsyncIterator[list[AccessMonitoringRule | Undecodable]]:
         """All Access Monitoring Rules that notify us, in pages. Raises `TeleportError`."""
         call = rules_pb2.ListAccessMonitoringRulesWithFilterRequest(
             page_size=RULES_PAGE, subjects=[KIND], notification_name=PLUGIN
         )
         while True:
             with self._translated():
-                answer = await self._rules.ListAccessMonitoringRulesWithFilter(
-                    call, timeout=RULES_SECONDS, metadata=self._metadata
-                )
-            if cast("object", answer) is None:  # what gRPC gives where it cannot parse a message
-                raise TeleportUnavailable("the list of Access Monitoring Rules cannot be read")
-            yield [rule for rule in map(decode_rule, answer.rules) if rule is not None]
-            if not answer.next_page_token:
+                data = await self._rules(call, timeout=RULES_SECONDS, metadata=self._metadata)
+                page = rules_pb2.RulesPage.FromString(data)
+            yield [rule for rule in map(read_rule, page.rules) if rule is not None]
+            if not page.next_page_token:
                 return
-            call.page_token = answer.next_page_token
+            call.page_token = page.next_page_token
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

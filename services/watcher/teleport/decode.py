@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -74,11 +74,12 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Undecodable:
-    """A request that we cannot speak of: to be counted, logged and passed over, never to stop the others."""
+    """A request or rule that we cannot speak of: to be counted, logged and passed over, never to stop the others."""
 
-    request_id: str
-    """As Teleport gave it, which may be anything; cut."""
+    name: str
+    """As Teleport gave it, which may be anything; cut. Of a request, its id."""
     fault: Fault
+    kind: str = KIND
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,6 @@ class AuthServer:
     version: str
 
 
-SparseMessage = TypeVar("SparseMessage", auth_pb2.SparseEvent, auth_pb2.SparseRequest)
 Decoded = AccessRequest | Undecodable
 WatchEvent = AccessRequest | RequestGone | RuleChanged | RuleDeleted | Undecodable | None
 """None: an event about something that we did not ask for or do not know."""
@@ -124,7 +124,7 @@ def read_event(data: bytes) -> WatchEvent:
     try:
         return decode_event(auth_pb2.Event.FromString(data))
     except DecodeError:
-        return _sparse(data, auth_pb2.SparseEvent, lambda event: event.AccessRequest)
+        return _sparse_event(data)
 
 
 def read_request(data: bytes) -> Decoded:
@@ -132,18 +132,34 @@ def read_request(data: bytes) -> Decoded:
     try:
         return decode_request(types_pb2.AccessRequestV3.FromString(data))
     except DecodeError:
-        return _sparse(data, auth_pb2.SparseRequest, lambda request: request)
+        return _spoiled(lambda: auth_pb2.SparseRequest.FromString(data).Metadata.Name)
 
 
-def _sparse(
-    data: bytes, kind: type[SparseMessage], request: Callable[[SparseMessage], auth_pb2.SparseRequest]
-) -> Undecodable:
-    """Where a message cannot be read whole, its request's id perhaps can."""
+def read_rule(data: bytes) -> AccessMonitoringRule | Undecodable | None:
+    """Read a rule from its bytes, as `read_event`; None: as `decode_rule`."""
     try:
-        name = request(kind.FromString(data)).Metadata.Name
+        return decode_rule(rules_pb2.AccessMonitoringRule.FromString(data))
     except DecodeError:
-        name = b""
-    return _undecodable(name.decode(errors="replace"), Fault.TEXT)
+        return _spoiled(lambda: rules_pb2.SparseRule.FromString(data).metadata.name, RULE_KIND)
+
+
+def _sparse_event(data: bytes) -> Undecodable:
+    try:
+        event = auth_pb2.SparseEvent.FromString(data)
+    except DecodeError:
+        return Undecodable("", Fault.TEXT)
+    if event.HasField("AccessMonitoringRule"):
+        return _spoiled(lambda: event.AccessMonitoringRule.metadata.name, RULE_KIND)
+    return _spoiled(lambda: event.AccessRequest.Metadata.Name)
+
+
+def _spoiled(name: Callable[[], bytes], kind: str = KIND) -> Undecodable:
+    """Where something cannot be read whole, its name perhaps can."""
+    try:
+        known = name().decode(errors="replace")
+    except DecodeError:
+        known = ""
+    return Undecodable(_name(known), Fault.TEXT, kind)
 
 
 def request_id_in(key: str) -> str:

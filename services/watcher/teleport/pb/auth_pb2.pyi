@@ -462,7 +462,7 @@ Global___PaginatedResource: _TypeAlias = PaginatedResource  # noqa: Y015
 
 @_typing.final
 class RequestPage(_message.Message):
-    """The same bytes, read so that one request which cannot be read spoils no other: Teleport's own language lets texts
+    """The same bytes, read so that one request (or rule: see rules.proto) which cannot be read spoils no other: Teleport's own language lets texts
     pass that are no UTF-8, protobuf's readers here do not.
     """
 
@@ -493,18 +493,22 @@ class SparseEvent(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     ACCESSREQUEST_FIELD_NUMBER: _builtins.int
+    ACCESSMONITORINGRULE_FIELD_NUMBER: _builtins.int
     Type: Global___Operation.ValueType
     @_builtins.property
     def AccessRequest(self) -> Global___SparseRequest: ...
+    @_builtins.property
+    def AccessMonitoringRule(self) -> _rules_pb2.SparseRule: ...
     def __init__(
         self,
         *,
         Type: Global___Operation.ValueType = ...,
         AccessRequest: Global___SparseRequest | None = ...,
+        AccessMonitoringRule: _rules_pb2.SparseRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["AccessRequest", b"AccessRequest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["AccessMonitoringRule", b"AccessMonitoringRule", "AccessRequest", b"AccessRequest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["AccessRequest", b"AccessRequest", "Type", b"Type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["AccessMonitoringRule", b"AccessMonitoringRule", "AccessRequest", b"AccessRequest", "Type", b"Type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
