@@ -69,6 +69,7 @@ def start_one(name: ServiceName, start: Start) -> None:
 def start_all(start: Start) -> int:
     """Run everything until SIGTERM or SIGINT (0), or until one of the processes ends or misses a setting (1).
 
+    Asked twice to stop it waits for no relay any more, asked thrice for no service; the answer is 0 all the same.
     Raises `SettingsError`.
     """
     settings = process_settings(start.config, start.severity)
@@ -96,16 +97,17 @@ class _Supervisor:
         self._valkey = valkey
         self._notify = notify
         self._children = Children()
+        self._stopping = asyncio.Event()
+        self._wishes_to_stop = 0
 
     async def run(self) -> int:
         """Exit code of the command."""
-        stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         work = asyncio.create_task(self._work())
-        stop = asyncio.create_task(stopping.wait())
+        stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         work.cancel()
         stop.cancel()
@@ -158,6 +160,19 @@ class _Supervisor:
     def _epitaph(self, ended: ChildEnded) -> str:
         why = f": {self._valkey.why_it_ended()}" if self._valkey and ended.name == "valkey" else ""
         return f"{ended}{why}; stopping the others"
+
+    def _asked_to_stop(self) -> None:
+        """Once: all end in order. Twice: the mailer waits for no relay any more. Thrice: only Valkey ends in order."""
+        self._wishes_to_stop += 1
+        match self._wishes_to_stop:
+            case 1:
+                self._stopping.set()
+            case 2:
+                log.warning("asked again to stop: mails in flight go back into the queue")
+                self._children.send(signal.SIGTERM, SERVICES)
+            case _:
+                log.warning("asked once more to stop: the services are killed; what they have in hand is not lost")
+                self._children.send(signal.SIGKILL, SERVICES)
 
     def _reload(self) -> None:
         try:

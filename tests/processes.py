@@ -25,7 +25,7 @@ class Running:
         """All that it has said so far."""
         return self.log.read_text()
 
-    def says(self, pattern: str, timeout: float = 15) -> re.Match[str]:
+    def says(self, pattern: str, timeout: float = 45) -> re.Match[str]:
         """Wait for a line in which the pattern is found."""
         try:
             wait_for(lambda: re.search(pattern, self.text()) or self.process.poll() is not None, pattern, timeout)

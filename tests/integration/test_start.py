@@ -3,15 +3,17 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from services.mailer.worker import FINISH_SECONDS
 from simulators.background import in_background
 from simulators.certificates import ClusterAuthority
-from simulators.mailbox import Mailbox
+from simulators.mailbox import Mailbox, Rule
 from simulators.teleport.service import AuthService
 from tests.processes import Running, probe, run
 from tests.rules import know_rules
@@ -106,6 +108,49 @@ def test_it_stops_in_order_and_leaves_nobody_behind(file: Path, tmp_path: Path) 
         ends = [line.split()[2].rstrip(":") for line in start.text().splitlines() if line.endswith(": stopped")]
         assert ends == ["watcher", "router", "mailer", "start"]
         assert "ready to exit, bye bye" in (tmp_path / "data" / "valkey.log").read_text()
+
+
+def test_a_second_signal_puts_the_mails_back_that_the_first_waits_for_and_none_is_lost(
+    file: Path, tmp_path: Path, teleport: AuthService, mailbox: Mailbox
+) -> None:
+    mailbox.rules.append(slow := Rule("rcpt", delay=60))
+    with run(["console", "start", "-c", str(file)], tmp_path / "log") as start:
+        start.says(READY)
+        mailer = children(start)["services.mailer"]
+        teleport.create_request("alice", roles=["dba"])
+        wait_for(lambda: slow.obeyed, "the relay is slow with a mail")
+        start.process.send_signal(signal.SIGTERM)
+        start.says("INFO router: stopped")
+        began = time.monotonic()
+        assert not is_gone(mailer), "it waits for the relay"
+        start.process.send_signal(signal.SIGTERM)
+        start.says("INFO mailer: 1 mails in flight go back into the queue")
+        assert time.monotonic() - began < FINISH_SECONDS, "it has not waited to the end"
+        start.says("WARNING start: asked again to stop")
+        assert start.process.wait(timeout=20) == 0
+        start.says("INFO start: stopped")
+    mailbox.rules.clear()
+    with run(["console", "start", "-c", str(file)], tmp_path / "second log") as start:
+        start.says(READY)
+        wait_for(lambda: mailbox.mails, "the mail")
+        assert start.ends(signal.SIGTERM) == 0
+    assert len(mailbox.mails) == 1
+
+
+def test_a_third_signal_kills_a_service_that_hangs_but_not_valkey(file: Path, tmp_path: Path) -> None:
+    with run(["console", "start", "-c", str(file)], tmp_path / "log") as start:
+        start.says(READY)
+        mailer = children(start)["services.mailer"]
+        os.kill(mailer, signal.SIGSTOP)
+        start.process.send_signal(signal.SIGINT)
+        start.says("INFO router: stopped")
+        start.process.send_signal(signal.SIGINT)
+        start.says("WARNING start: asked again to stop")
+        assert not is_gone(mailer), "it hears nothing"
+        assert start.ends(signal.SIGINT) == 0
+        start.says("WARNING start: asked once more to stop: the services are killed")
+        assert is_gone(mailer)
+    assert "ready to exit, bye bye" in (tmp_path / "data" / "valkey.log").read_text()
 
 
 def test_it_can_be_stopped_while_it_still_starts(file: Path, tmp_path: Path) -> None:
