@@ -8,46 +8,41 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)
 import os
 import sys
 from pathlib import Path
-from typing import get_args
 
 import click
 
 from console.configure import example
-from console.start import Start, start_all, start_one
+from console.options import HELP, config_option, data_dir_option
+from console.start import SERVICES, Start, start_all, start_one
 from shared.build import this_build
 from shared.lifecycle import print_faults
-from shared.settings import DEFAULT_PATH, ServiceName, SettingsError
+from shared.settings import ServiceName, SettingsError
 from shared.settings_values import LogSeverity
 
 PORT = click.IntRange(0, 65535)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings=HELP,
+    epilog="First `configure` prints a file to fill in, then `check` tries it, then `start` runs it.",
+)
 def main() -> None:
     """Tell people by e-mail about Teleport's Just-in-Time Access Requests."""
 
 
-config_option = click.option(
-    "-c",
-    "--config",
-    type=click.Path(path_type=Path),
-    help=f"Configuration file; {DEFAULT_PATH} if that exists, else the environment alone.",
-)
-debug_option = click.option("-d", "--debug", is_flag=True, help="Log everything.")
-
-
-@main.command()
+@main.command(short_help="Run Access Mail.")
 @config_option
-@debug_option
-@click.option("--service", type=click.Choice(get_args(ServiceName)), help="Run this service alone.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded Valkey keeps its data.")
+@click.option("-d", "--debug", is_flag=True, help="Log everything, in place of log.severity in the configuration.")
+@click.option("--service", type=click.Choice(SERVICES), help="Run this service alone. It needs redis.url.")
+@data_dir_option
 @click.option(
     "--probe-port",
     "ports",
-    type=(click.Choice(get_args(ServiceName)), PORT),
+    type=(click.Choice(SERVICES), PORT),
     multiple=True,
     metavar="SERVICE PORT",
-    help="Where a service answers /metrics, /healthz and /readyz; 0: any free port. May be given for each.",
+    help="Port of a service's /metrics, /healthz and /readyz, in place of the configured one; 0 takes any free one."
+    " May be given once for each service.",
 )
 def start(
     config: Path | None,
@@ -56,7 +51,13 @@ def start(
     data_dir: Path | None,
     ports: tuple[tuple[ServiceName, int], ...],
 ) -> None:
-    """Run all services, with a Valkey of their own where no Redis is configured."""
+    """Run Access Mail until Ctrl-C or SIGTERM: the services watcher, router and mailer.
+
+    Where the configuration names no Redis, the built-in Valkey (a kind of Redis) is run beside them.
+
+    Stopping waits a few seconds for mails that are being sent. A second Ctrl-C puts them back into the queue at once,
+    a third kills the services. None of these loses a mail.
+    """
     asked = Start(config, LogSeverity.DEBUG if debug else None, data_dir, dict(ports))
     if service is not None:
         start_one(service, asked)
@@ -67,35 +68,44 @@ def start(
         sys.exit(1)
 
 
-@main.command()
+@main.command(short_help="Try everything that Access Mail needs.")
 @config_option
-def check(config: Path | None) -> None:
-    """Try configuration, Redis, Teleport and the relay for real; send nothing."""
+@click.option("--service", type=click.Choice(SERVICES), help="Try only what this service needs.")
+def check(config: Path | None, service: ServiceName | None) -> None:
+    """Try everything that Access Mail needs: the configuration, Redis, Teleport and the mail relay. No mail is sent.
+
+    Each line of the answer begins with `ok`, `FAIL`, or `lack` for a permission that Access Mail can do without. The
+    exit status is 1 if anything fails.
+    """
     # `start` must not carry for ever what only this command needs: it loads every service.
-    from console.check import check_everything  # noqa: PLC0415 - see above
+    from console import check as command  # noqa: PLC0415 - see above
 
-    sys.exit(check_everything(config))
+    sys.exit(command.check(config, service))
 
 
-@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@main.command(
+    short_help="See, send again or delete mails that were given up.",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def dead(arguments: tuple[str, ...]) -> None:
-    """Look at what was given up, try it again, or forget it."""
+    """See `console.dead_commands`, which has the words of it."""
     # As above: only this command needs RQ.
     from console.dead_commands import dead as commands  # noqa: PLC0415 - see above
 
     commands.main(list(arguments), prog_name="access-mail dead")
 
 
-@main.command()
+@main.command(short_help="Print an example of the configuration file.")
 def configure() -> None:
-    """Print a commented example of the configuration file."""
+    """Print an example of the configuration file, with a comment on each setting."""
     click.echo(example(), nl=False)
 
 
-@main.command()
+@main.command(short_help="Print the version.")
 def version() -> None:
-    """Print version, commit (where known) and Python."""
+    """Print the version, its commit where that is known, and Python's version."""
     build = this_build(os.environ)
     of = f" ({build.commit})" if build.commit else ""
     click.echo(f"Access Mail {build.version}{of}, Python {build.python}")

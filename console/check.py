@@ -1,8 +1,8 @@
-"""`access-mail check`: tries all that the services need, for real but without sending a mail, a line for each."""
+"""`access-mail check`: tries what the services need, for real but without sending a mail, a line for each."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +10,14 @@ import click
 from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 
-from console.parts import insist_on_all_parts
-from services.mailer.errors import DeliveryError
+from console.advice import about_redis, about_relay, about_teleport
+from console.parts import PARTS, insist_on_parts
+from services.mailer.errors import Held, Unavailable
 from services.mailer.metrics import Metrics
 from services.mailer.relay import Relay
 from services.mailer.settings import MailerConfiguration
 from services.watcher.settings import WatcherConfiguration
-from services.watcher.teleport.client import TeleportError
+from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import Connection, connect
 from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.teleport.permissions import Permission, permissions
@@ -24,7 +25,7 @@ from shared.lifecycle import process_settings
 from shared.mail import one_line
 from shared.redis import RedisUnfit, check_redis
 from shared.redis import connect as connect_redis
-from shared.settings import Settings, SettingsError
+from shared.settings import ServiceName, Settings, SettingsError, SmtpSettings
 
 DEADLINE_SECONDS = 60.0
 """For each of the things that are tried, all at once; several routes may lead to Teleport, each with its own."""
@@ -53,30 +54,38 @@ class Finding:
 
 Try = Callable[[Settings], Awaitable[list[Finding]]]
 
-FAILURES = (DeliveryError, IdentityError, RedisError, RedisUnfit, TeleportError)
-"""What the outside world may do to us; their texts are made for people, and hold no secret."""
 
-
-def check_everything(config: Path | None) -> int:
-    """Print what was found; the exit code: 0 all is well, 1 something is not."""
+def check(config: Path | None, service: ServiceName | None) -> int:
+    """Print what was found for all services, or for the one; the exit code: 0 all is well, 1 something is not."""
+    services = tuple(PARTS) if service is None else (service,)
     try:
         settings = process_settings(config, None)
     except SettingsError as error:
-        findings = [Finding(good=False, text=f"configuration: {fault}") for fault in error.faults]
+        findings = _failed("configuration", error.faults)
     else:
-        findings = asyncio.run(_everything(settings))
+        findings = asyncio.run(_found(settings, _tries(services)))
     for finding in findings:
         click.echo(f"{finding.mark} {one_line(finding.text, LONGEST_LINE)}")
     return 1 if any(finding.required and not finding.good for finding in findings) else 0
 
 
-async def _everything(settings: Settings) -> list[Finding]:
-    tries: dict[str, Try] = {
-        "configuration": _configuration,
-        "redis": _redis,
-        "teleport": _teleport,
-        "relay": _relay,
-    }
+def _tries(services: Sequence[ServiceName]) -> Mapping[str, Try]:
+    """What these services need. Each of them knows only its own sections and secrets where they run apart."""
+
+    async def configuration(settings: Settings) -> list[Finding]:
+        insist_on_parts(settings, services)
+        return [Finding(good=True, text="complete" if len(services) > 1 else f"complete for the {services[0]}")]
+
+    tries: dict[str, Try] = {"configuration": configuration}
+    tries["redis"] = _redis_or_our_own if len(services) > 1 else _redis
+    if "watcher" in services:
+        tries["teleport"] = _teleport
+    if "mailer" in services:
+        tries["relay"] = _relay
+    return tries
+
+
+async def _found(settings: Settings, tries: Mapping[str, Try]) -> list[Finding]:
     found = await asyncio.gather(*(_tried(name, one(settings)) for name, one in tries.items()))
     return [finding for findings in found for finding in findings]
 
@@ -86,30 +95,41 @@ async def _tried(name: str, attempt: Awaitable[list[Finding]]) -> list[Finding]:
         async with asyncio.timeout(DEADLINE_SECONDS):
             return [replace(one, text=f"{name}: {one.text}") for one in await attempt]
     except SettingsError as error:
-        return [Finding(good=False, text=f"{name}: {fault}") for fault in error.faults]
-    except FAILURES as error:
-        return [Finding(good=False, text=f"{name}: {error}")]
+        return _failed(name, error.faults)
+    except (IdentityError, RedisUnfit) as error:
+        return _failed(name, [str(error)])
     except TimeoutError:
-        return [Finding(good=False, text=f"{name}: no answer within {DEADLINE_SECONDS:g} s")]
+        return _failed(name, [f"no answer within {DEADLINE_SECONDS:g} s"])
 
 
-async def _configuration(settings: Settings) -> list[Finding]:
-    insist_on_all_parts(settings)
-    return [Finding(good=True, text="complete")]
+def _failed(name: str, faults: Sequence[str]) -> list[Finding]:
+    return [Finding(good=False, text=f"{name}: {fault}") for fault in faults]
+
+
+async def _redis_or_our_own(settings: Settings) -> list[Finding]:
+    if settings.redis.url is None:
+        return [Finding(good=True, text="none is configured, `access-mail start` runs a Valkey of its own")]
+    return await _redis(settings)
 
 
 async def _redis(settings: Settings) -> list[Finding]:
-    if settings.redis.url is None:
-        return [Finding(good=True, text="none is configured, `access-mail start` runs a Valkey of its own")]
     with connect_redis(settings.redis, "check") as redis:
-        return [Finding(good=True, text=await asyncio.to_thread(check_redis, redis))]
+        options = redis.connection_pool.connection_kwargs
+        place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        try:
+            return [Finding(good=True, text=f"{await asyncio.to_thread(check_redis, redis)} ({place})")]
+        except RedisError as error:
+            return [Finding(good=False, text=f"{place}: {error}; {about_redis(error)}")]
 
 
 async def _teleport(settings: Settings) -> list[Finding]:
     teleport = WatcherConfiguration.of(settings).teleport
-    connection = await connect(teleport.address, Identity.load(teleport))
-    async with connection.client:
-        return [_cluster(connection), *await _permissions(connection)]
+    try:
+        connection = await connect(teleport.address, Identity.load(teleport))
+        async with connection.client:
+            return [_cluster(connection), *await _permissions(connection)]
+    except (TeleportUnavailable, TeleportRefused) as error:
+        return [Finding(good=False, text=f"{error}; {about_teleport(error)}")]
 
 
 def _cluster(connection: Connection) -> Finding:
@@ -135,8 +155,13 @@ def _allowed(permission: Permission) -> Finding:
 
 
 async def _relay(settings: Settings) -> list[Finding]:
-    relay = Relay.from_settings(MailerConfiguration.of(settings), Metrics(CollectorRegistry()))
+    configuration = MailerConfiguration.of(settings)
+    way = configuration.relay
+    place = f"{way.host}:{way.port}" if isinstance(way, SmtpSettings) else way.base_url
+    relay = Relay.from_settings(configuration, Metrics(CollectorRegistry()))
     try:
-        return [Finding(good=True, text=await relay.check())]
+        return [Finding(good=True, text=f"{await relay.check()} ({place})")]
+    except (Held, Unavailable) as error:
+        return [Finding(good=False, text=f"{place}: {error}; {about_relay(error, way)}")]
     finally:
         await relay.close()

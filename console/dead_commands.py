@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from console.dead import Deed, Installation, Wanted, deal_with_letters, list_letters, rehearse, show_letter
+from console.options import HELP, config_option, data_dir_option
 from shared.settings_values import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,48 +25,52 @@ class _Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
-def _installation_options(command: F) -> F:
-    command = click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file.")(command)
-    return click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded Valkey has its data.")(
+def _filter_options(command: F) -> F:
+    command = click.option("--request", "request_id", metavar="ID", help="Only those about this Access Request.")(
         command
     )
+    command = click.option(
+        "--since", type=_Duration(), help="Only those that were given up within this time, such as 90m or 12h."
+    )(command)
+    return click.option("--reason", metavar="REASON", help="Only those with this reason, as `list` shows it.")(command)
 
 
-def _filter_options(command: F) -> F:
-    command = click.option("--request", "request_id", help="Only those about this Access Request.")(command)
-    command = click.option("--since", type=_Duration(), help="Only those given up in the last 90m, 12h …")(command)
-    return click.option("--reason", help="Only those with this reason, as `list` shows it.")(command)
-
-
-@click.group()
+@click.group(context_settings=HELP)
 def dead() -> None:
-    """Look at what was given up, try it again, or forget it."""
+    """See, send again or delete dead letters: mails that were given up.
+
+    A mail is given up when the relay refuses it for good, or when it could not be sent before it became useless. An
+    event of Teleport that could not be turned into mails is a dead letter, too.
+    """
 
 
-@dead.command("list")
-@_installation_options
+@dead.command("list", short_help="List dead letters.")
+@config_option
+@data_dir_option
 @_filter_options
 def list_command(
     config: Path | None, data_dir: Path | None, reason: str | None, since: timedelta | None, request_id: str | None
 ) -> None:
-    """Print a line for each dead letter: id, time, notice, reason, attempts, the relay's answer."""
+    """List dead letters, one a line: id, when it was given up, kind of mail, reason, tries, the relay's answer."""
     sys.exit(list_letters(Installation(config, data_dir), Wanted(frozenset(), reason, since, request_id)))
 
 
-@dead.command("show")
-@_installation_options
+@dead.command("show", short_help="Print everything about one dead letter.")
+@config_option
+@data_dir_option
 @click.argument("letter_id", metavar="ID")
 def show_command(config: Path | None, data_dir: Path | None, letter_id: str) -> None:
-    """Print all that is known of one dead letter, its recipient included."""
+    """Print everything that is known about one dead letter, its recipient's address included."""
     sys.exit(show_letter(Installation(config, data_dir), letter_id))
 
 
-def _deal_command(name: str, deed: Deed, purpose: str) -> None:
-    @dead.command(name, help=purpose)
-    @_installation_options
+def _deal_command(name: str, deed: Deed, short: str, purpose: str) -> None:
+    @dead.command(name, short_help=short, help=f"{purpose} Say which: IDs as `list` shows them, a filter, or --all.")
+    @config_option
+    @data_dir_option
     @_filter_options
     @click.option("--all", "everything", is_flag=True, help="All dead letters.")
-    @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+    @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
     @click.argument("ids", nargs=-1, metavar="[ID]...")
     def deal_command(
         *,
@@ -85,5 +90,9 @@ def _deal_command(name: str, deed: Deed, purpose: str) -> None:
         sys.exit(act(Installation(config, data_dir), deed, wanted))
 
 
-_deal_command("replay", "replayed", "Put dead letters back into the queue, with a fresh budget of attempts.")
-_deal_command("forget", "forgotten", "Remove dead letters for good. Their receipts stay: no such mail is made again.")
+_deal_command(
+    "replay", "replayed", "Send dead letters again.", "Put dead letters back into the queue, with a fresh set of tries."
+)
+_deal_command(
+    "forget", "forgotten", "Delete dead letters.", "Delete dead letters. Nobody is told again what they were about."
+)

@@ -35,6 +35,29 @@ async def test_both_names_are_the_same_command(name: str) -> None:
     assert (await run(name, "strat")).code == 2
 
 
+COMMANDS = [
+    "",
+    "start",
+    "check",
+    "configure",
+    "version",
+    "dead",
+    "dead list",
+    "dead show",
+    "dead replay",
+    "dead forget",
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+async def test_each_command_explains_itself_and_no_list_cuts_a_sentence_off(words: str) -> None:
+    done = await run("access-mail", *words.split(), "-h")
+    assert (done.code, done.error) == (0, "")
+    assert done.out.startswith(f"Usage: access-mail {words}".rstrip())
+    assert re.search(r"^  -h, --help +Show this message and exit\.$", done.out, re.MULTILINE)
+    assert not re.search(r"\.\.\.$", done.out.partition("Commands:")[2], re.MULTILINE)
+
+
 async def test_what_configure_prints_works_as_soon_as_its_places_are_filled_in(outside: World, tmp_path: Path) -> None:
     example = await run("access-mail", "configure")
     assert (example.code, example.error) == (0, "")
@@ -94,5 +117,5 @@ async def test_check_names_each_thing_that_is_not_well(
     assert redis_line.startswith("redis: Valkey ")
     assert redis_line.endswith("set maxmemory-policy to noeviction")
     assert teleport_line.startswith("teleport: may not read access_request (")
-    assert relay_line.startswith("relay: 535")
+    assert relay_line.startswith(f"relay: {outside.mailbox.host}:{outside.mailbox.port}: 535")
     assert "configuration: complete" in well

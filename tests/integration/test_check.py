@@ -44,9 +44,9 @@ class World:
     mailbox: Mailbox
     file: Path
 
-    def check(self) -> tuple[int, list[str]]:
+    def check(self, *options: str) -> tuple[int, list[str]]:
         """Exit code and lines of `check`."""
-        command = [sys.executable, "-P", "-m", "console", "check", "-c", str(self.file)]
+        command = [sys.executable, "-P", "-m", "console", "check", "-c", str(self.file), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.stderr == ""
         assert PASSWORD not in done.stdout
@@ -71,12 +71,12 @@ def world(tmp_path: Path, redis_url: str) -> Iterator[World]:
         yield World(teleport, mailbox, file)
 
 
-def test_all_is_well(world: World) -> None:
+def test_all_is_well(world: World, redis_url: str) -> None:
     code, lines = world.check()
     assert code == 0, lines
     assert lines[0] == "ok   configuration: complete"
     assert lines[1].startswith("ok   redis: Valkey ")
-    assert lines[1].endswith(", noeviction")
+    assert lines[1].endswith(f", noeviction ({redis_url.removeprefix('unix://')})")
     assert lines[2].startswith("ok   teleport: cluster teleport.example.com, version ")
     assert f"(direct to {world.teleport.address})" in lines[2]
     assert lines[3:6] == [
@@ -85,6 +85,7 @@ def test_all_is_well(world: World) -> None:
         "ok   teleport: may update access_plugin_data",
     ]
     assert lines[-1].startswith("ok   relay: ")
+    assert lines[-1].endswith(f" (127.0.0.1:{world.mailbox.port})")
     assert world.mailbox.logins[0].accepted
     assert world.mailbox.mails == []
 
@@ -97,9 +98,11 @@ def test_each_failure_has_its_line_and_hides_no_other(world: World) -> None:
     code, lines = world.check()
     assert code == 1
     failures = [line.split(" (")[0] for line in lines if line.startswith("FAIL")]
-    assert failures[0].startswith("FAIL redis: Error 2 connecting to /nowhere/")
+    assert failures[0].startswith("FAIL redis: /nowhere/")
+    assert failures[0].endswith("; see that it runs, that redis.url is right and that this host may connect to it")
     assert failures[1] == "FAIL teleport: may not read access_request"
-    assert failures[2].startswith("FAIL relay: 535")
+    assert failures[2].startswith(f"FAIL relay: 127.0.0.1:{world.mailbox.port}: 535")
+    assert failures[2].endswith("; see smtp.username and the password, and whether this relay wants a login")
     lack = "lack teleport: may not update access_plugin_data, which would buy: who was told is noted in Teleport too"
     assert any(line.startswith(lack) for line in lines)
 
@@ -117,7 +120,11 @@ def test_nobody_at_home_is_said_of_each(world: World, tmp_path: Path) -> None:
     (tmp_path / "identity").chmod(0o600)
     code, lines = world.check()
     assert code == 1
-    assert [line.split(":")[0] for line in lines if line.startswith("FAIL")] == ["FAIL teleport", "FAIL relay"]
+    (teleport, relay) = [line for line in lines if line.startswith("FAIL")]
+    assert teleport.startswith("FAIL teleport: no route leads to 127.0.0.1:1: ")
+    assert teleport.endswith("; see that teleport.addr is right and that this host may connect to it")
+    assert relay.startswith("FAIL relay: 127.0.0.1:1: ")
+    assert relay.endswith("; see that smtp.host and smtp.port are right and that this host may connect to them")
 
 
 def test_teleports_words_cannot_write_lines_of_their_own(world: World) -> None:
@@ -137,6 +144,58 @@ def test_what_is_missing_is_said_once_and_the_rest_is_tried(world: World) -> Non
     assert lines[1].startswith("ok   redis")
     assert lines[2].startswith("FAIL teleport: teleport.identity: missing")
     assert lines[3].startswith("ok   relay")
+
+
+def test_a_password_that_redis_refuses_is_named(world: World) -> None:
+    world.replace("unix://", "unix://nobody:something@")
+    code, lines = world.check("--service", "router")
+    assert code == 1
+    assert lines[1].startswith("FAIL redis: /")
+    assert "something" not in lines[1]
+    assert lines[1].endswith("; see the password, in redis.password_file or redis.url")
+
+
+NEEDS = {
+    "watcher": {"configuration", "redis", "teleport"},
+    "router": {"configuration", "redis"},
+    "mailer": {"configuration", "redis", "relay"},
+}
+
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_a_service_is_tried_alone_where_the_secrets_of_the_others_are_not(world: World, service: str) -> None:
+    if service != "watcher":
+        world.file.with_name("identity").unlink()
+    if service != "mailer":
+        world.replace(f'password = "{PASSWORD}"', 'password_file = "/nowhere/password"')
+    code, lines = world.check("--service", service)
+    assert (code, lines[0]) == (0, f"ok   configuration: complete for the {service}"), lines
+    assert {line[5:].split(":")[0] for line in lines} == NEEDS[service]
+    assert world.check()[0] == 1, "the others lack something"
+
+
+@pytest.mark.parametrize("service", ["watcher", "mailer"])
+def test_a_service_misses_its_own_section_and_no_other(world: World, service: str) -> None:
+    sections = {"watcher": "teleport", "mailer": "smtp"}
+    text = world.file.read_text()
+    for other, section in sections.items():
+        if other != service:
+            before, _, after = text.partition(f"[{section}]")
+            text = before + after[after.index("[") :]
+    world.file.write_text(text)
+    assert world.check("--service", service)[0] == 0
+    (other,) = sections.keys() - {service}
+    code, lines = world.check("--service", other)
+    assert code == 1
+    assert lines[0].startswith(f"FAIL configuration: {sections[other]}: ")
+
+
+def test_a_service_alone_has_no_redis_of_its_own(world: World) -> None:
+    world.file.write_text(world.file.read_text().partition("[redis]")[0])
+    assert world.check()[0] == 0
+    code, lines = world.check("--service", "router")
+    assert code == 1
+    assert lines[1].startswith("FAIL redis: redis.url: missing; give the URL")
 
 
 def test_a_file_that_does_not_load_is_all_that_is_said(world: World) -> None:
@@ -162,5 +221,6 @@ def test_mailgun_is_asked_with_our_key(world: World) -> None:
         world.replace(f'private_key = "{PASSWORD}"', 'private_key = "another"')
         code, lines = world.check()
         assert code == 1
-        assert lines[-1].startswith("FAIL relay: 401")
+        assert lines[-1].startswith(f"FAIL relay: {mailgun.url}: 401")
+        assert lines[-1].endswith("; see mailgun.private_key, and whether mailgun.base_url is of the domain's region")
         assert mailgun.mails == []

@@ -44,6 +44,14 @@ def test_a_service_has_no_rights_and_can_write_nothing(stack: Stack) -> None:
         assert seen.endswith(secrets or "No such file or directory\n")
 
 
+def test_each_service_has_all_that_it_needs_and_the_secrets_of_no_other(stack: Stack) -> None:
+    tried = {"watcher": "teleport", "router": "redis", "mailer": "relay"}
+    for service, last in tried.items():
+        told = stack.compose("exec", service, "access-mail", "check", "--service", service).splitlines()
+        assert told[0] == f"ok   configuration: complete for the {service}"
+        assert told[-1].startswith(f"ok   {last}: "), told
+
+
 def test_a_killed_mailer_and_a_paused_redis_in_the_midst_of_many_requests_lose_nothing(stack: Stack) -> None:
     before, ids = stack.count(), list[str]()
     mailer, redis = stack.containers("mailer")[0]["Id"], stack.containers("redis")[0]["Id"]
