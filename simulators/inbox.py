@@ -7,14 +7,13 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from string import Template
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote, unquote
 
 from simulators.received import PostOffice, ReceivedMail, about, threads
@@ -54,14 +53,18 @@ SHOWN_HEADERS = (
 OWN_HEADERS = ("x-access-mail-", "x-teleport-")
 
 
-Numbers = Mapping[ReceivedMail, int]
-"""The place of each mail in the order of arrival, from 0: its name in links."""
+class Office(PostOffice, Protocol):
+    """A post office that may forget its oldest mails."""
+
+    @property
+    def forgotten(self) -> int:
+        """How many of them it does not hold any more."""
 
 
 class Inbox:
     """The page of one post office, served in threads as long as the `with` block lasts. `url` is its address."""
 
-    def __init__(self, office: PostOffice, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, office: Office, *, host: str = "127.0.0.1", port: int = 0) -> None:
         handler: Any = partial(Visit, office)
         self._server = WebServer(host, port, handler)
         self.url = self._server.url
@@ -77,39 +80,39 @@ class Inbox:
 class Visit(BaseHTTPRequestHandler):
     """Answers one browser."""
 
-    def __init__(self, office: PostOffice, *args: Any) -> None:
+    def __init__(self, office: Office, *args: Any) -> None:
         self.office = office
         super().__init__(*args)
 
     def do_GET(self) -> None:
         """Answer with the page that the path names, or 404."""
         mails = list(self.office.mails)
-        numbers = {mail: number for number, mail in enumerate(mails)}
         match unquote(self.path).strip("/").split("/"):
             case [""]:
-                self._page(mails, overview(numbers, threads(mails)), "")
+                self._page(mails, overview(threads(mails)), "")
             case ["people", person]:
                 theirs = [thread for thread in threads(mails) if thread[0].recipient == person]
-                self._page(mails, overview(numbers, theirs), person)
-            case ["threads", number] if number.isdecimal() and int(number) < len(mails):
-                thread = next(thread for thread in threads(mails) if mails[int(number)] in thread)
-                self._page(mails, conversation(numbers, thread), thread[0].recipient)
-            case ["mails", number] if number.isdecimal() and int(number) < len(mails):
-                self._answer("text/plain; charset=utf-8", mails[int(number)].raw)
+                self._page(mails, overview(theirs), person)
+            case ["threads", name] if found := _named(name, mails):
+                thread = next(thread for thread in threads(mails) if found in thread)
+                self._page(mails, conversation(thread), thread[0].recipient)
+            case ["mails", name] if found := _named(name, mails):
+                self._answer("text/plain; charset=utf-8", found.raw)
             case ["requests", name] if name.endswith(".json"):
-                found = about(mails, name.removesuffix(".json"))
-                self._answer("application/json", json.dumps([as_json(mail) for mail in found]).encode())
+                told = about(mails, name.removesuffix(".json"))
+                self._answer("application/json", json.dumps([as_json(mail) for mail in told]).encode())
             case ["mails.json"]:
                 self._answer("application/json", json.dumps([as_json(mail) for mail in mails]).encode())
             case ["count.json"]:
-                self._answer("application/json", json.dumps(len(mails)).encode())
+                self._answer("application/json", json.dumps(self.office.forgotten + len(mails)).encode())
             case _:
                 self.send_error(HTTPStatus.NOT_FOUND)
 
     def _page(self, mails: list[ReceivedMail], content: str, person: str) -> None:
         page = PAGE.substitute(
             title=escape(f"Inbox of {person}" if person else "Inbox"),
-            count=f"{len(mails)} mails",
+            count=f"{self.office.forgotten + len(mails)} mails",
+            kept=f", of which the newest {len(mails)} are kept" if self.office.forgotten else "",
             people=people(mails, person),
             content=content or '<p class="soft">No mail yet.</p>',
             script=SCRIPT,
@@ -127,6 +130,10 @@ class Visit(BaseHTTPRequestHandler):
         """Say nothing: the paths name people."""
 
 
+def _named(name: str, mails: list[ReceivedMail]) -> ReceivedMail | None:
+    return next((mail for mail in mails if mail.name == name), None)
+
+
 def people(mails: list[ReceivedMail], chosen: str) -> str:
     """Whoever has mail, with links to their threads."""
     counted = sorted(Counter(mail.recipient for mail in mails).items())
@@ -137,24 +144,24 @@ def people(mails: list[ReceivedMail], chosen: str) -> str:
     )
 
 
-def overview(numbers: Numbers, shown: list[list[ReceivedMail]]) -> str:
+def overview(shown: list[list[ReceivedMail]]) -> str:
     """One row for each thread, the one with the newest mail first."""
     newest_first = sorted(shown, key=lambda thread: max(mail.arrived for mail in thread), reverse=True)
     return "".join(
-        f'<a class="row" href="/threads/{numbers[thread[0]]}"><b>{escape(thread[0].subject)}</b>'
+        f'<a class="row" href="/threads/{thread[0].name}"><b>{escape(thread[0].subject)}</b>'
         f'<span class="soft">{len(thread)}</span><span class="soft">{escape(thread[0].recipient)}</span>'
         f'<span class="soft">{max(mail.arrived for mail in thread):%H:%M:%S} UTC</span></a>'
         for thread in newest_first
     )
 
 
-def conversation(numbers: Numbers, thread: list[ReceivedMail]) -> str:
+def conversation(thread: list[ReceivedMail]) -> str:
     """The mails of one thread, each with its headers, text and HTML."""
     heading = f"<h1>{escape(thread[0].subject)}</h1>"
-    return heading + "".join(letter(mail, numbers[mail]) for mail in thread)
+    return heading + "".join(letter(mail) for mail in thread)
 
 
-def letter(mail: ReceivedMail, number: int) -> str:
+def letter(mail: ReceivedMail) -> str:
     """One mail."""
     rows = "".join(
         f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in notable_headers(mail)
@@ -163,7 +170,7 @@ def letter(mail: ReceivedMail, number: int) -> str:
     return (
         f'<article class="mail"><h2>{escape(mail.subject)}</h2><table>{rows}</table>'
         f'<div class="parts">{frame}<pre>{escape(mail.text)}</pre></div>'
-        f'<a href="/mails/{number}">Source</a></article>'
+        f'<a href="/mails/{mail.name}">Source</a></article>'
     )
 
 

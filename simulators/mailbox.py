@@ -52,7 +52,9 @@ class Mailbox:
         mechanisms: Collection[str] = ("PLAIN", "LOGIN"),
         size_limit: int = 2**25,
         extensions: Collection[str] = EXTENSIONS,
+        keep: int | None = None,
     ) -> None:
+        """`keep`: how many mails it holds, the newest; None: all."""
         self.host = host
         self.port = port
         self.tls = tls
@@ -63,13 +65,23 @@ class Mailbox:
         self.size_limit = size_limit
         self.extensions = extensions
         self.rules: list[Rule] = []
+        self.keep = keep
         self.mails: list[ReceivedMail] = []
+        self.forgotten = 0
+        """How many of the oldest mails it does not hold any more."""
         self.logins: list[Login] = []
         self.connections = 0
         """How many connections there have been."""
         self.open: set[Connection] = set()
         self.server: asyncio.Server | None = None
         """There is one while it listens."""
+
+    def take(self, mail: ReceivedMail) -> None:
+        """Hold this mail, and forget the oldest one where there is no room for it."""
+        self.mails.append(mail)
+        if self.keep is not None and len(self.mails) > self.keep:
+            del self.mails[0]
+            self.forgotten += 1
 
     def duplicates(self) -> dict[tuple[str, str], int]:
         """How often (Message-ID, recipient) was taken, for those that were taken more than once."""
@@ -266,8 +278,9 @@ class Connection(SMTP):
                 tls=self.encrypted,
                 user=self.user,
             )
-            self.mailbox.mails.append(mail)
-        return await self.rule("accepted", envelope.rcpt_tos) or f"250 2.0.0 OK: mail {len(self.mailbox.mails)}"
+            self.mailbox.take(mail)
+        number = self.mailbox.forgotten + len(self.mailbox.mails)
+        return await self.rule("accepted", envelope.rcpt_tos) or f"250 2.0.0 OK: mail {number}"
 
     def _create_session(self) -> Session:
         return QuietSession(self.loop)
@@ -280,11 +293,12 @@ class Connection(SMTP):
 @click.option(
     "--refuse", multiple=True, metavar="PATTERN", help="Recipients to refuse for good; * stands for any text."
 )
-def main(host: str, port: int, web_port: int, refuse: tuple[str, ...]) -> None:
+@click.option("--keep", default=1500, show_default=True, help="How many mails to keep, the newest.")
+def main(host: str, port: int, web_port: int, refuse: tuple[str, ...], keep: int) -> None:
     """Take every mail, and show it on a web page, until interrupted."""
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    mailbox = Mailbox(host=host, port=port)
+    mailbox = Mailbox(host=host, port=port, keep=keep)
     mailbox.rules += [Rule("rcpt", "550 5.1.1 there is nobody of that name", recipient=pattern) for pattern in refuse]
     with mailbox.run_in_thread(), Inbox(mailbox, host=host, port=web_port) as inbox:
         click.echo(f"takes mail at smtp://{host}:{mailbox.port}, shows it at {inbox.url}")

@@ -1,5 +1,6 @@
 """What a simulated post office has taken: mails as they arrived, and questions about many of them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class ReceivedMail:
     """Was the connection encrypted?"""
     user: str = ""
     """Who had logged in."""
+
+    @cached_property
+    def name(self) -> str:
+        """What it is called in links: the same for a mail that came twice, whose copies are the same to a reader."""
+        return hashlib.sha256(self.recipient.encode(errors="surrogateescape") + b"\0" + self.raw).hexdigest()[:16]
 
     @cached_property
     def message(self) -> EmailMessage:

@@ -60,10 +60,26 @@ def test_people_threads_and_mails_can_be_walked_through(mailbox: Mailbox, browse
     person = browser.get("/people/alice%40example.com").text
     assert ">Request<" in person
     assert ">Else<" not in person
-    thread = browser.get("/threads/0").text
+    thread = browser.get(f"/threads/{mailbox.mails[0].name}").text
     assert thread.index("text of r-1") < thread.index("text of r-2")
     assert "<th scope=row>X-Access-Mail-Event</th><td>requested</td>" in thread
-    assert browser.get("/mails/2").content == mailbox.mails[2].raw
+    last = mailbox.mails[2]
+    assert f'<a href="/mails/{last.name}">Source</a>' in thread
+    assert browser.get(f"/mails/{last.name}").content == last.raw
+
+
+def test_only_the_newest_mails_are_kept_all_are_counted_and_links_to_them_stay() -> None:
+    mailbox = Mailbox(keep=2)
+    with Inbox(mailbox) as inbox, httpx.Client(base_url=inbox.url, timeout=5) as browser:
+        mailbox.take(first := mail("r-1"))
+        mailbox.take(second := mail("s-1", subject="Second"))
+        assert "<small>2 mails</small>" in browser.get("/").text
+        mailbox.take(mail("t-1", subject="Third"))
+        assert "<small>3 mails, of which the newest 2 are kept</small>" in browser.get("/").text
+        assert browser.get("/count.json").json() == 3
+        assert len(browser.get("/mails.json").json()) == 2
+        assert browser.get(f"/threads/{first.name}").status_code == 404
+        assert "text of s-1" in browser.get(f"/threads/{second.name}").text
 
 
 def test_programs_read_json(mailbox: Mailbox, browser: httpx.Client) -> None:
@@ -90,11 +106,12 @@ def test_what_is_not_there_is_not_found(browser: httpx.Client, path: str) -> Non
 
 def test_no_script_of_a_mail_may_run(mailbox: Mailbox, browser: httpx.Client) -> None:
     mailbox.mails.append(mail("r-1", html="<script>alert(1)</script>"))
-    reply = browser.get("/threads/0")
+    name = mailbox.mails[0].name
+    reply = browser.get(f"/threads/{name}")
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert "unsafe-inline'; img-src" in reply.headers["content-security-policy"], "styles only"
-    assert browser.get("/mails/0").headers["content-type"].startswith("text/plain")
-    assert browser.get("/mails/0").headers["x-content-type-options"] == "nosniff"
+    assert browser.get(f"/mails/{name}").headers["content-type"].startswith("text/plain")
+    assert browser.get(f"/mails/{name}").headers["x-content-type-options"] == "nosniff"
 
 
 class Elements(HTMLParser):
@@ -119,8 +136,8 @@ hostile = st.text(st.sampled_from("<>\"'&/= \tscriptonload;é\u202e\x00"), max_s
 @given(subject=hostile, html=hostile, address=hostile)
 def test_hostile_text_adds_no_element_to_the_page(subject: str, html: str, address: str) -> None:
     page, ordinary = Elements(), Elements()
-    page.feed(letter(mail("r-1", subject=subject.replace("\x00", ""), html=html + ".", recipient="x" + address), 0))
-    ordinary.feed(letter(mail("r-1", subject="Request", html="<p>."), 0))
+    page.feed(letter(mail("r-1", subject=subject.replace("\x00", ""), html=html + ".", recipient="x" + address)))
+    ordinary.feed(letter(mail("r-1", subject="Request", html="<p>.")))
     assert page.found == ordinary.found
     assert page.framed == (html + ".\n").replace("\r", "\n")
 
@@ -142,7 +159,7 @@ def test_a_malformed_mail_is_shown_like_any_other(headers: list[tuple[str, str]]
     malformed = replace(mail("r-1"), raw=raw.encode("latin-1"))
     assert len(malformed.headers) == len(headers)
     page = Elements()
-    page.feed(letter(malformed, 0))
+    page.feed(letter(malformed))
     assert page.found[-1] == ("a", ("href",))
     assert json.loads(json.dumps(as_json(malformed)))["recipient"] == ALICE
 
