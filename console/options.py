@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from shared.settings import DEFAULT_PATH
+from shared.settings_reading import DEFAULT_PATH
 
 HELP = {"help_option_names": ["-h", "--help"]}
 

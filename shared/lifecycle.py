@@ -23,7 +23,8 @@ from shared.logs import configure_logging
 from shared.probes import Probes
 from shared.readiness import Ready, announce
 from shared.redis import RedisUnfit, check_redis, connect
-from shared.settings import ServiceName, Settings, SettingsError, configuration_file, load_settings
+from shared.settings import ServiceName, Settings, SettingsError
+from shared.settings_reading import configuration_file, load_settings
 from shared.settings_values import LogSeverity
 
 log = logging.getLogger(__name__)

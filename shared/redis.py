@@ -11,7 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from shared.settings import RedisSettings, SettingsError, read_secret
+from shared.settings import RedisSettings, SettingsError
+from shared.settings_reading import read_secret
 
 TIMEOUT_SECONDS = 5.0
 """Longer than any block of ours, so that only a dead peer meets it."""

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from services.mailer.mime import Mailbox, wire_address
 from shared.addresses import message_id_domain, parse_sender
 from shared.relay import RelayTerms
-from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings, read_secret
+from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings
+from shared.settings_reading import read_secret
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import pytest
 
 from console.parts import insist_on_parts
 from console.start import STOP_SECONDS
-from shared.settings import MailerSettings, RouterSettings, WatcherSettings, load_settings
+from shared.settings import MailerSettings, RouterSettings, WatcherSettings
+from shared.settings_reading import load_settings
 from tests.e2e.installation import BIN
 
 ROOT = Path(__file__).parents[2]

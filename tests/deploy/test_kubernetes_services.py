@@ -16,7 +16,8 @@ from console.start import STOP_SECONDS
 from services.mailer.settings import MailerConfiguration
 from services.router.settings import RouterConfiguration
 from services.watcher.settings import WatcherConfiguration
-from shared.settings import DEFAULT_PATH, ServiceName, Settings, load_settings
+from shared.settings import ServiceName, Settings
+from shared.settings_reading import DEFAULT_PATH, load_settings
 from tests.deploy.guide import GUIDE, PROVIDED, guide_overlay, scrape_configuration
 from tests.deploy.manifests import ROOT, Container, Pod, Rendered, render
 

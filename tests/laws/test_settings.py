@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from shared.addresses import is_address, parse_sender
-from shared.settings import Settings, SettingsError, load_settings
+from shared.settings import Settings, SettingsError
+from shared.settings_reading import load_settings
 
 SECRET = "correct horse battery staple"
 

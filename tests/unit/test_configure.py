@@ -6,7 +6,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from console.__main__ import main
-from shared.settings import MailgunSettings, Settings, load_settings
+from shared.settings import MailgunSettings, Settings
+from shared.settings_reading import load_settings
 
 
 def example(tmp_path: Path) -> Path:

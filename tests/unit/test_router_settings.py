@@ -3,7 +3,8 @@
 import pytest
 
 from services.router.settings import RouterConfiguration
-from shared.settings import DeliverySettings, Settings, SettingsError, load_settings
+from shared.settings import DeliverySettings, Settings, SettingsError
+from shared.settings_reading import load_settings
 from shared.settings_values import RuleEffect
 
 

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.addresses import is_address, parse_sender
-from shared.settings import (
-    ANY_ROLE,
-    Settings,
-    SettingsError,
-    configuration_file,
-    load_settings,
-    read_secret,
-)
+from shared.settings import ANY_ROLE, Settings, SettingsError
+from shared.settings_reading import configuration_file, load_settings, read_secret
 from shared.settings_values import LogSeverity, StarttlsPolicy
 
 GO_PLUGIN_FILE = """
