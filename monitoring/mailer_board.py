@@ -212,8 +212,10 @@ def _held() -> Row:
                 "Relay held, by reason",
                 "1: the relay turns everybody away, so all mails wait and none is lost. credentials: it refuses our "
                 "password or key. tls: its certificate, or ours. connect: it is down or cannot be reached. "
-                "sender_refused: it does not let us send as `delivery.sender`. Its words are in the log.",
+                "sender_refused: it does not let us send as `delivery.sender`. Its words are in the log. A mailer that "
+                "is named is the only one that it turns away: look at that one's network, CA and secrets.",
                 Query(f"max by (reason) (access_mail_mailer_relay_held{{{CHOSEN}}})", "{{reason}}"),
+                Query(f"max by (instance) (access_mail_mailer_turned_away{{{CHOSEN}}})", "only {{instance}}"),
                 width=12,
                 unit=COUNT,
             ),

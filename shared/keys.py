@@ -10,6 +10,7 @@
 | `access-mail:thread:{thread}` | list | mail ids in order; the head is in the queue | 30 days | router, mailer | mailer |
 | `access-mail:claims` | zset | `{mail id}:{execution}` in flight, by end of claim | bounded by jobs in flight | mailer | mailer |
 | `access-mail:relay:{name}` | hash | breaker and pace of a relay, see `mail_queue/relay.lua` | a day | mailer | mailer |
+| `access-mail:relay:{name}:away:{worker}` | hash | a mailer that the relay turns away, see the same | an hour | mailer | mailer |
 | `access-mail:recovery` | hash | since when mailers have reached this Redis without a gap | a minute | mailer | mailer |
 | `access-mail:receipt:{mail id}` | hash | what became of a mail | 30 days | mailer | router, mailer, watcher |
 | `access-mail:receipts` | stream | mail id and outcome of receipts that Teleport's record does not hold yet | until witnessed, capped | mailer | watcher |

@@ -24,7 +24,14 @@ class RelayState:
 
     held: str | None = None
     """Why it is held; None: it is not."""
+    turns_us_away: str | None = None
+    """Why it turns this mailer alone away, while it lets others in; None: it does not."""
     detail: str = ""
-    """Its answer."""
+    """Its answer to either."""
     changed: float = 0.0
     """When it was held or let us in again, by Redis's clock."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why this mailer can send nothing now; None: it can."""
+        return self.held or self.turns_us_away

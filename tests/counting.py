@@ -19,6 +19,8 @@ class CountingMetrics:
         self.probes = 0
         self.relay: list[str | None] = []
         """Why it was held, one after the other; None: it was not."""
+        self.turned_away: list[str | None] = []
+        """Why it turned this worker alone away, in the same way."""
 
     def claimed(self, jobs: int) -> None:
         """Count jobs taken from the queue."""
@@ -41,6 +43,7 @@ class CountingMetrics:
     def relay_seen(self, state: RelayState) -> None:
         """Note whether the relay is held."""
         self.relay.append(state.held)
+        self.turned_away.append(state.turns_us_away)
 
     def relay_probed(self) -> None:
         """Count a mail that tries whether a held relay lets us in again."""

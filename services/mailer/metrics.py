@@ -26,7 +26,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
 }
 
 _HELD = (*Trouble, Refusal.SENDER_REFUSED)
-"""Reasons for which all mails wait."""
+"""Reasons for which all mails wait, or those of one mailer."""
 
 _MINUTE, _HOUR = 60.0, 3600.0
 _FROM_5_MS_TO_A_DAY = (
@@ -85,6 +85,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._turned_away = Gauge(
+            "access_mail_mailer_turned_away",
+            "1 while the relay turns this mailer away and lets others in, by its reason",
+            ["reason"],
+            registry=registry,
+        )
         self._relay_changed = Gauge(
             "access_mail_mailer_relay_changed_timestamp_seconds",
             "When the relay last began to turn everybody away, or to let us in again",
@@ -95,6 +101,7 @@ class Metrics:
         )
         for reason in _HELD:
             self._relay_held.labels(reason)
+            self._turned_away.labels(reason)
         for outcome, reasons in _REASONS.items():
             for reason in reasons:
                 self._mails.labels(outcome, reason)
@@ -133,9 +140,10 @@ class Metrics:
         self._recovered.inc(jobs)
 
     def relay_seen(self, state: RelayState) -> None:
-        """Note whether the relay is held, and since when it is not or is."""
+        """Note whether the relay is held, and since when it is not or is; and whether it turns this mailer away."""
         for reason in _HELD:
             self._relay_held.labels(reason).set(reason == state.held)
+            self._turned_away.labels(reason).set(reason == state.turns_us_away)
         self._relay_changed.set(state.changed)
 
     def relay_probed(self) -> None:

@@ -20,6 +20,12 @@ class RelayWatch:
         self._metrics = metrics
         self._last = RelayState()
 
+    @property
+    def turns_us_away(self) -> str | None:
+        """Why this mailer alone can send nothing; None: it can, or all mailers fare alike."""
+        reason, detail = self._last.turns_us_away, _without_addresses(self._last.detail)
+        return None if reason is None else f"the relay turns only this mailer away ({reason}: {detail})"
+
     def sees(self, claims: Claims) -> None:
         """The relay as this claim has found it."""
         state = claims.relay
@@ -32,8 +38,16 @@ class RelayWatch:
             log.error(
                 "the relay is held (%s: %s): all mails wait and none is lost, one at a time tries it again",
                 state.held,
-                _ADDRESS.sub("<address>", state.detail),
+                _without_addresses(state.detail),
             )
         if state.held is None and self._last.held is not None:
             log.info("the relay lets us in again")
-        self._last = state
+        was_turned_away, self._last = self._last.turns_us_away is not None, state
+        if state.turns_us_away is not None and not was_turned_away:
+            log.error("%s; others send its mails, and it tries one at a time", self.turns_us_away)
+        if state.reason is None and was_turned_away:
+            log.info("the relay does not turn this mailer away any more")
+
+
+def _without_addresses(detail: str) -> str:
+    return _ADDRESS.sub("<address>", detail)

@@ -37,7 +37,7 @@ class WorkerMetrics(Protocol):
         """Count mails whose claim was lost while they were in hand."""
 
     def relay_seen(self, state: RelayState) -> None:
-        """Note whether the relay is held, and since when it is not or is."""
+        """Note whether the relay is held, and since when it is not or is; and whether it turns this mailer away."""
 
     def relay_probed(self) -> None:
         """Count a mail that tries whether a held relay lets us in again."""

@@ -56,4 +56,4 @@ class Mailer:
 
     def ready(self) -> str | None:
         """What is missing; None while mails can be taken."""
-        return self._worker.trouble
+        return self._worker.trouble or self._worker.turned_away

@@ -86,6 +86,11 @@ class MailWorker(RegisteredWorker):
         """Why no mail can be taken; None while all is well."""
         return self._trouble.reason
 
+    @property
+    def turned_away(self) -> str | None:
+        """Why no mail of this worker can be sent while others' can; None: they fare alike."""
+        return self._relay.turns_us_away
+
     def work(self, *_: Any, **options: Any) -> bool:
         """Work until `stop`; with `burst`, until nothing is left to do now. Tells whether there was any job.
 
@@ -156,7 +161,7 @@ class MailWorker(RegisteredWorker):
                 log.error("mail %s is a dead letter: its workers died too often in a row", job_id)
                 self._metrics.settled(Dead("poison"), None, time.time())
             worked = worked or bool(claims.jobs)
-            if burst and not claims.jobs and not self._hands and (claims.relay.held or not claims.pause):
+            if burst and not claims.jobs and not self._hands and (claims.relay.reason or not claims.pause):
                 break
             if not claims.jobs and claims.pause:
                 await self._rest(min(claims.pause, IDLE_SECONDS))

@@ -5,7 +5,8 @@
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
 --       from 15 on: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests, buried, pause, is a probe, reason for which the relay is held, detail, when that changed}.
+-- Gives {now, jobs, requests, buried, pause, is a probe, reason for which the relay is held, when that changed, reason for
+-- which it turns this worker alone away, detail of either}.
 -- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
 -- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
 -- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
@@ -19,6 +20,8 @@ local jobs, requests, asked, buried = {}, {}, {}, {}
 local is_full = false
 local SUSPECT_DEATHS = 2
 local POLL_SECONDS = 0.1
+-- The relay may turn away this worker alone, so that others do better to probe.
+local POLITE_SECONDS = 0.5
 
 -- Its place in the thread. A replayed letter may find others before it: then it waits for its turn.
 local function is_head(id, thread)
@@ -134,15 +137,25 @@ local function tokens_of(relay)
 end
 
 -- How many jobs may be taken, seconds until more may, and whether the first is a probe.
-local function allowance(relay)
+local function allowance(relay, away)
     if relay.state == 'open' then
+        local probe_at = tonumber(relay.probe_at)
+        if away.at then
+            probe_at = probe_at + math.min(POLITE_SECONDS, tonumber(relay.wait) / 2)
+        end
         local is_probing = relay.probe and redis.call('ZSCORE', CLAIMS, relay.probe) and now < tonumber(relay.probe_until)
-        if is_probing or now < tonumber(relay.probe_at) then
-            return 0, is_probing and POLL_SECONDS or tonumber(relay.probe_at) - now, false
+        if is_probing or now < probe_at then
+            return 0, is_probing and POLL_SECONDS or probe_at - now, false
         end
         return 1, POLL_SECONDS, true
     end
     local most, wait = #ARGV - 14, POLL_SECONDS
+    if is_alone(relay, away) then
+        if now < tonumber(away.retry_at) then
+            return 0, tonumber(away.retry_at) - now, false
+        end
+        most = 1 - redis.call('SCARD', worker_executions)
+    end
     for _, bound in ipairs({window_of(relay, now) or 0, most_in_flight}) do
         if bound > 0 then
             most = math.min(most, bound - redis.call('ZCOUNT', CLAIMS, now, '+inf'))
@@ -172,11 +185,11 @@ local function note_taken(relay, is_probe)
     redis.call('EXPIRE', RELAY, DAY)
 end
 
-local relay = read_relay()
+local relay, away = read_relay(), read_away()
 local pause, is_probe = 0, false
 if redis.call('EXISTS', suspended) == 0 then
     local most
-    most, pause, is_probe = allowance(relay)
+    most, pause, is_probe = allowance(relay, away)
     local position = 15
     while position <= #ARGV and #jobs < most and not is_full do
         local id = redis.call('LPOP', QUEUE)
@@ -194,4 +207,5 @@ if redis.call('EXISTS', suspended) == 0 then
     end
 end
 return {seconds(now), jobs, requests, buried, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
-    relay.state == 'open' and relay.reason or '', relay.detail or '', relay.changed or ''}
+    relay.state == 'open' and relay.reason or '', relay.changed or '',
+    is_alone(relay, away) and away.wait ~= '0' and away.reason or '', relay.detail or away.detail or ''}

@@ -112,13 +112,13 @@ class MailerEnd:
             "claim", [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED], [*worker, *relay, *executions]
         )
         facts = {key: _facts(text) for key, text in requests}
-        reason, detail, changed = (text.decode() for text in state)
+        held, changed, turns_us_away, detail = (text.decode() for text in state)
         return Claims(
             jobs=[_claimed(row, float(now), facts) for row in jobs],
             poison=[id_.decode() for id_ in buried],
             pause=float(pause),
             is_probe=bool(is_probe),
-            relay=RelayState(reason or None, detail, float(changed or 0)),
+            relay=RelayState(held or None, turns_us_away or None, detail, float(changed or 0)),
         )
 
     async def wait_for_work(self, seconds: int) -> None:

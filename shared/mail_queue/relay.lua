@@ -5,8 +5,13 @@
 -- claim of the mail that probes · probe_until: when it counts no more · window: most mails in flight, until it is
 -- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row in
 -- which our sender or login was refused. Without the hash nobody has met the relay lately, and one mail goes first.
+--
+-- The hash AWAY is there for a worker that was turned away and not let in since, for an hour after it last tried: at: when
+-- it was turned away · reason, detail · wait: seconds before it tries again though others are let in, doubling; 0: they
+-- may be turned away, too · retry_at: when it may.
 local RELAY = KEYS[OWN_KEYS + 3]
-local DAY = 86400
+local AWAY = RELAY .. ':away:' .. ARGV[8]
+local DAY, HOUR = 86400, 3600
 local PROBE_SECONDS = 60
 local SLOW_START_SECONDS, LARGE_WINDOW = 5, 256
 local REFUSALS_THAT_OPEN = 3
@@ -21,15 +26,27 @@ local function window_of(relay, now)
     return window > 0 and now - tonumber(relay.changed) < SLOW_START_SECONDS and window or nil
 end
 
-local function read_relay()
-    local names = {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
-        'refused', 'reason', 'detail'}
-    local values = redis.call('HMGET', RELAY, unpack(names))
-    local relay = {}
+local function read(key, names)
+    local values = redis.call('HMGET', key, unpack(names))
+    local hash = {}
     for i, name in ipairs(names) do
-        relay[name] = values[i] or nil
+        hash[name] = values[i] or nil
     end
-    return relay
+    return hash
+end
+
+local function read_relay()
+    return read(RELAY, {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
+        'refused', 'reason', 'detail'})
+end
+
+local function read_away()
+    return read(AWAY, {'at', 'wait', 'retry_at', 'reason', 'detail'})
+end
+
+-- A relay that is not held has let somebody in since this worker was turned away: it is alone.
+local function is_alone(relay, away)
+    return away.at ~= nil and relay.state ~= 'open'
 end
 
 local function hold_relay(relay, now, reason, detail, hint, first, longest)

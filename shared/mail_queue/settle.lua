@@ -13,6 +13,8 @@ local now = clock()
 local lost, succeeded, failed, worked = 0, 0, 0, 0
 local held = {}
 
+local away = read_away()
+
 -- So many mails probe in turn, and no more: the queue is to keep its order, roughly.
 local PROBES_IN_TURN = 10
 
@@ -42,6 +44,10 @@ local function is_refused_in_a_row(relay, id)
 end
 
 local function let_in(relay, is_probe, claimed_at)
+    if away.at and tonumber(claimed_at) > tonumber(away.at) then
+        redis.call('DEL', AWAY)
+        away = {}
+    end
     if relay.state == 'open' then
         -- Only probes are claimed while the relay is held, and one may take longer than it counts as such.
         if is_probe or tonumber(claimed_at) > tonumber(relay.changed) then
@@ -58,8 +64,22 @@ local function let_in(relay, is_probe, claimed_at)
     end
 end
 
--- What a mail tells about the relay. Gives whether the mail is to wait with all others until the relay lets a probe in,
--- and whether it was a probe.
+-- All wait for the relay, or this worker alone where it was turned away before, and others were let in since.
+local function turn_away(relay, reason, detail, hint)
+    local wait = tonumber(away.wait or '0')
+    if is_alone(relay, away) then
+        wait = math.min(longest_probe, math.max(first_probe, 2 * wait))
+    else
+        hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
+    end
+    redis.call('HSET', AWAY, 'at', seconds(now), 'reason', reason, 'detail', detail, 'wait', wait,
+        'retry_at', seconds(now + math.max(wait, hint)))
+    redis.call('EXPIRE', AWAY, math.ceil(HOUR + math.max(wait, hint)))
+    away = read_away()
+end
+
+-- What a mail tells about the relay. Gives whether the mail is to wait until the relay lets another one in, and whether
+-- it was a probe, or one of a worker that tries by itself.
 local function meet(id, execution, met, reason, detail, hint, claimed_at)
     local relay = read_relay()
     local is_probe = relay.probe == entry_of(id, execution)
@@ -70,15 +90,16 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
         let_in(relay, is_probe, claimed_at)
     end
     local is_away = met == 'away' or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id)))
+    local is_try = is_probe or is_alone(relay, away)
     if not is_away then
-        return false, is_probe
+        return false, is_try
     end
-    -- What was begun before a probe was let in, or beside it, tells nothing new.
-    local is_news = relay.state ~= 'open' and tonumber(claimed_at) >= tonumber(relay.changed or '0')
-    if is_probe or is_news then
-        hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
+    -- What was begun before a probe was let in, or beside it, tells nothing new; nor before this worker was turned away.
+    local known_since = math.max(tonumber(relay.changed or '0'), tonumber(away.at or '0'))
+    if is_probe or (relay.state ~= 'open' and tonumber(claimed_at) >= known_since) then
+        turn_away(relay, reason, detail, hint)
     end
-    return true, is_probe
+    return true, is_try
 end
 
 local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
@@ -92,7 +113,7 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     redis.call('SREM', worker_executions, entry_of(id, execution))
     -- The pause of a mail that is to wait by itself is its own, and no wish of the relay's.
     local hint = outcome == 'held' and tonumber(pause) or 0
-    local is_away, is_probe = meet(id, execution, met, reason, detail, hint, started)
+    local is_away, is_try = meet(id, execution, met, reason, detail, hint, started)
     if is_away then
         outcome = 'held'
     end
@@ -113,8 +134,8 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
         outcome, reason, detail = 'dropped', 'canceled', ''
     end
     if outcome == 'held' then
-        -- The next probes are other mails: this one may be the only one that the relay turns away.
-        held[#held + 1] = {id, perhaps, is_probe and PROBES_IN_TURN or 0}
+        -- The next ones that try are other mails: this one may be the only one that the relay turns away.
+        held[#held + 1] = {id, perhaps, is_try and PROBES_IN_TURN or 0}
         return
     end
     if outcome == 'later' then

@@ -105,12 +105,12 @@ def mailers_in(valkey: Valkey, mailbox: Mailbox, folder: Path) -> Iterator[Maile
     assert "Traceback" not in mailers.logs(), mailers.logs()
 
 
-def put_mails(redis: Redis, number: int) -> list[Mail]:
-    """First mails of requests with a hundred recipients each, in this order."""
+def put_mails(redis: Redis, number: int, first: int = 0) -> list[Mail]:
+    """First mails of requests with a hundred recipients each, in this order; `first`: so many were put before."""
     mails: list[Mail] = []
     while len(mails) < number:
         of_request = [
-            mail("requested", Recipient(address=f"p{n}@example.com", why=Why.DEFAULT), f"r{len(mails)}")
+            mail("requested", Recipient(address=f"p{n}@example.com", why=Why.DEFAULT), f"r{first + len(mails)}")
             for n in range(min(MAILS_OF_A_REQUEST, number - len(mails)))
         ]
         put(redis, of_request)

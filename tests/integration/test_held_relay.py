@@ -77,10 +77,10 @@ class TestOpens:
         order = [one.id.encode() for one in mails(5)]
         assert redis.lrange("rq:queue:mail", 0, -1) == order
         assert status(redis, first.mail) == "queued"
-        for one in (end, other):
+        for one, longest in ((other, RELAY.first_probe), (end, 1.5 * RELAY.first_probe)):
             claims = await ask(one)
             assert (claims.jobs, claims.relay.held, claims.relay.detail) == ([], "connect", "refused")
-            assert 0 < claims.pause <= RELAY.first_probe
+            assert 0 < claims.pause <= longest
         assert redis.zcard("rq:failed:mail") == redis.zcard("rq:scheduled:mail") == 0
         job = await probe(end)
         assert (job.mail, job.attempts, job.first_tried) == (first.mail, 0, None)
@@ -159,11 +159,13 @@ class TestProbe:
             await settle(end, job, AWAY)
         assert probes == [*mails(3), mails(3)[0]]
 
-    async def test_a_mails_own_pause_does_not_put_off_the_probe(self, redis: Redis, end: MailerEnd) -> None:
+    async def test_a_mails_own_pause_does_not_put_off_the_probe(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
         put(redis, mails(3))
         for job in await claim(end, 3):
             await settle(end, job, replace(SENDER_REFUSED, pause=700))
-        assert 0 < (await ask(end)).pause <= RELAY.first_probe
+        assert 0 < (await ask(other)).pause <= RELAY.first_probe
 
     async def test_a_probe_that_takes_long_opens_the_way_all_the_same(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, mails(3))
@@ -176,11 +178,11 @@ class TestProbe:
         await settle(end, another, AWAY)
         assert (await ask(end)).relay.held is None, "it was begun before the relay let us in"
 
-    async def test_the_relays_own_hint_is_kept(self, redis: Redis, end: MailerEnd) -> None:
+    async def test_the_relays_own_hint_is_kept(self, redis: Redis, end: MailerEnd, other: MailerEnd) -> None:
         put(redis, mails(1))
         (job,) = await claim(end)
         await settle(end, job, Held("busy", "421", 100))
-        assert 99 < (await ask(end)).pause <= 100
+        assert 99 < (await ask(other)).pause <= 100
 
     async def test_a_probe_whose_mailer_died_is_followed_by_another(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, mails(5))
@@ -218,6 +220,84 @@ class TestProbe:
         await settle(end, await probe(end), Delivered("250"))
         await hold(end)
         assert float(redis.hget(keys.relay(RELAY.name), "wait") or 0) == pytest.approx(0.4)
+
+
+class TestAlone:
+    """The relay turns one mailer away, and lets others in."""
+
+    async def test_others_probe_first(self, redis: Redis, end: MailerEnd, other: MailerEnd) -> None:
+        put(redis, mails(5))
+        await hold(end)
+        redis.hset(keys.relay(RELAY.name), mapping={"probe_at": redis.time()[0] + 1000, "wait": 1000})
+        late = (await ask(end)).pause
+        assert (await ask(other)).pause <= late - 0.5
+
+    async def turned_away_again(self, redis: Redis, end: MailerEnd, other: MailerEnd) -> None:
+        """One mailer finds the relay broken; another one does not, and then the first one does again."""
+        put(redis, mails(9))
+        await hold(end)
+        await settle(other, await probe(other), Delivered("250"))
+        age(redis, 10)
+        (job,) = await claim(end)
+        await settle(end, job, AWAY)
+
+    async def test_it_holds_up_nobody_else(self, redis: Redis, end: MailerEnd, other: MailerEnd) -> None:
+        await self.turned_away_again(redis, end, other)
+        claims = await ask(end)
+        assert (claims.jobs, claims.relay.held, claims.relay.turns_us_away) == ([], None, "connect")
+        assert 0 < claims.pause <= RELAY.first_probe
+        claims = await ask(other)
+        assert (claims.relay.held, claims.relay.turns_us_away, len(claims.jobs)) == (None, None, 8)
+
+    async def test_it_tries_one_mail_after_the_other_less_and_less_often_until_one_is_let_in(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        await self.turned_away_again(redis, end, other)
+        waits, tried = [], []
+
+        async def one_more() -> Claimed:
+            found: list[Claimed] = []
+
+            async def is_given() -> bool:
+                found.extend(await claim(end))
+                return bool(found)
+
+            await wait_until(is_given, "it may try again")
+            waits.append(float(redis.hget(f"{keys.relay(RELAY.name)}:away:w1", "wait") or 0))
+            (job,) = found
+            assert await claim(end) == [], "one at a time"
+            tried.append(job.mail)
+            return job
+
+        for _ in range(4):
+            await settle(end, await one_more(), AWAY)
+        await settle(end, await one_more(), Later(10, "temporary"))
+        assert waits == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4])
+        assert len(set(tried)) == len(tried), "it may be one mail alone that is turned away"
+        claims = await ask(end)
+        assert (claims.relay.reason, len(claims.jobs)) == (None, 7)
+
+    async def test_an_outage_that_others_find_holds_it_too(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        await self.turned_away_again(redis, end, other)
+        await hold(other)
+        claims = await ask(end)
+        assert (claims.relay.held, claims.relay.turns_us_away) == ("connect", None)
+
+    async def test_what_was_sent_before_says_nothing_about_it(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        """Its kept connections may go on while every new login of its own fails."""
+        put(redis, mails(9))
+        kept, late = await claim(end, 2)
+        await hold(end)
+        await settle(other, await probe(other), Delivered("250"))
+        await settle(end, kept, Delivered("250"))
+        await settle(end, late, AWAY)
+        age(redis, 10)
+        claims = await ask(end)
+        assert (claims.relay.reason, len(claims.jobs)) == (None, 1), "one at a time until it is let in"
 
 
 class TestPace:

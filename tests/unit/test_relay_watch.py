@@ -10,10 +10,27 @@ from shared.relay import RelayState
 from tests.counting import CountingMetrics
 
 
+def seen(watch: RelayWatch, state: RelayState) -> None:
+    watch.sees(Claims([], [], pause=1, is_probe=False, relay=state))
+
+
 def test_a_relays_answer_is_logged_without_the_address_in_it(caplog: pytest.LogCaptureFixture) -> None:
     state = RelayState(held="credentials", detail="530 5.7.1 <ann@example.com>: log in first, bob@example.org")
     with caplog.at_level(logging.INFO):
-        RelayWatch(CountingMetrics()).sees(Claims([], [], pause=1, is_probe=False, relay=state))
+        seen(RelayWatch(CountingMetrics()), state)
     (said,) = caplog.messages
     assert "530 5.7.1 <address>: log in first, <address>)" in said
     assert "example" not in said
+
+
+def test_a_mailer_that_alone_is_turned_away_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    watch = RelayWatch(CountingMetrics())
+    with caplog.at_level(logging.INFO):
+        for changed in (1, 2):
+            seen(watch, RelayState(turns_us_away="tls", detail="unknown CA, ask <ann@example.com>", changed=changed))
+        assert watch.turns_us_away == "the relay turns only this mailer away (tls: unknown CA, ask <address>)"
+        seen(watch, RelayState(changed=2))
+    assert watch.turns_us_away is None
+    first, last = caplog.messages
+    assert first.startswith("the relay turns only this mailer away (tls: unknown CA, ask <address>); others send")
+    assert last == "the relay does not turn this mailer away any more"
