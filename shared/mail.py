@@ -128,6 +128,8 @@ class Met(StrEnum):
     """It was not asked, or its answer tells nothing."""
     LET_IN = "in"
     """It has let us in, whatever it said to the mail itself."""
+    BUSY = "busy"
+    """It has let us in, and takes nothing from anybody now: no attempt of this mail."""
     REFUSED_US = "us"
     """It has refused our sender's address, or wants another login after it: perhaps for this mail alone."""
     TURNED_AWAY = "away"
@@ -145,7 +147,7 @@ class Delivered:
 class Later:
     """Try again after `pause` seconds. `perhaps`: the relay may have taken the mail, its answer was lost.
 
-    It counts as an attempt if the relay was met.
+    It counts as an attempt if the relay was met, and had time.
     """
 
     pause: float

@@ -19,6 +19,9 @@ from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Verdict
 from shared.settings_values import OnAmbiguous
 
+_MET = {Trouble.CREDENTIALS: Met.REFUSED_US, Trouble.BUSY: Met.BUSY}
+"""What else than having let us in the relay has done to a mail that is tried later."""
+
 
 class Mailroom:
     """Decides whether a mail is still wanted, writes it, hands it to the relay, and says what became of it."""
@@ -95,8 +98,7 @@ class Mailroom:
                 return Dead(AMBIGUOUS, error.detail, perhaps=True, met=Met.LET_IN)
             case Unavailable():
                 pause = self._pause(claimed, error.reason, error.retry_after)
-                met = Met.REFUSED_US if error.reason is Trouble.CREDENTIALS else Met.LET_IN
-                return Later(pause, error.reason, error.detail, error.perhaps, met)
+                return Later(pause, error.reason, error.detail, error.perhaps, _MET.get(error.reason, Met.LET_IN))
             case RelayHeld():
                 return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
             case _:
@@ -113,7 +115,8 @@ class Mailroom:
     def _pause(self, claimed: Claimed, reason: Trouble | Refusal, hint: float | None) -> float:
         """Never beyond the mail's deadline: half of the time that is left, but no hammering at its end."""
         first, longest = self._first_pause, self._longest_pause
-        pause = pause_before(reason, claimed.attempts, hint, self._jitter(), first=first, longest=longest)
+        tried_for = 0.0 if claimed.first_tried is None else claimed.now - claimed.first_tried
+        pause = pause_before(reason, claimed.attempts, tried_for, hint, self._jitter(), first=first, longest=longest)
         end = deadline(claimed)
         if end is None:
             return pause

@@ -16,21 +16,31 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _STEPS = (1, 4, 12, 24, 40, 60)
 """In units of the first pause, by default of 15 s: a minute, 3, 6, 10 and 15. Greylisting opens after about five."""
 
-_STEPS_WHILE_BUSY = (1, 4)
+_LONGEST_STEP_WHILE_BUSY = 4
 """The relay's complaint concerns all mails: the transport has taken it to heart, so no mail need wait for long."""
 
 
 def pause_before(
-    reason: Trouble | Refusal, attempts: int, hint: float | None, jitter: float, *, first: float, longest: float
+    reason: Trouble | Refusal,
+    attempts: int,
+    tried_for: float,
+    hint: float | None,
+    jitter: float,
+    *,
+    first: float,
+    longest: float,
 ) -> float:
-    """Seconds to wait after `attempts` failures and one more, which had this reason.
+    """Seconds to wait after `attempts` failures within `tried_for` seconds and one more, which had this reason.
 
-    The longest possible pause grows from `first` to `longest`; `jitter` in [0, 1) chooses any shorter one, so that
-    mails that failed together come back one by one. A relay's `hint` in seconds is kept up to `LONGEST_HINT`, and
-    exceeded by up to a tenth for the same reason.
+    A busy relay is no failure of the mail, so there the time counts. The longest possible pause grows from `first` to
+    `longest`; `jitter` in [0, 1) chooses any shorter one, so that mails that failed together come back one by one. A
+    relay's `hint` in seconds is kept up to `LONGEST_HINT`, and exceeded by up to a tenth for the same reason.
     """
-    steps = _STEPS_WHILE_BUSY if reason is Trouble.BUSY else _STEPS
-    pause = min(longest, first * steps[min(attempts, len(steps) - 1)]) * jitter
+    if reason is Trouble.BUSY:
+        most = min(max(first, tried_for), first * _LONGEST_STEP_WHILE_BUSY)
+    else:
+        most = first * _STEPS[min(attempts, len(_STEPS) - 1)]
+    pause = min(longest, most) * jitter
     if hint is None:
         return pause
     return max(pause, min(hint, LONGEST_HINT) * (1 + jitter / 10))

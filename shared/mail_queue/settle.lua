@@ -4,8 +4,8 @@
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 first and 11 longest pause in seconds between probes
 --       then for each mail, in the order of taking: id · execution · outcome (delivered, later, held, dropped, dead)
 --       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
---       · how the relay has met it ('in': it let us in, 'us': it refused our sender or login, 'away': it turned us away, '') · when
---       it was claimed
+--       · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing now, 'us': it refused our
+--       sender or login, 'away': it turned us away, '') · when it was claimed
 -- Gives the number of mails whose claim was lost.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -86,7 +86,7 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     if is_probe then
         redis.call('HDEL', RELAY, 'probe', 'probe_until')
     end
-    if met == 'in' then
+    if met == 'in' or met == 'busy' then
         let_in(relay, is_probe, claimed_at)
     end
     local is_away = met == 'away' or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id)))
@@ -105,7 +105,8 @@ end
 local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
     local mine = holds(id, execution)
     local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status')
-    local attempts = tonumber(job[2] or '0') + ((outcome == 'later' and met == '') and 0 or 1)
+    local is_attempt = outcome ~= 'later' or (met ~= '' and met ~= 'busy')
+    local attempts = tonumber(job[2] or '0') + (is_attempt and 1 or 0)
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
     -- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that
     -- mails leave the queue, which makes room.

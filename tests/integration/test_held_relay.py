@@ -107,7 +107,10 @@ class TestOpens:
         assert (claims.relay.held, claims.jobs) == ("sender_refused", [])
         assert status(redis, job.mail) == "queued"
 
-    @pytest.mark.parametrize("between", [Delivered("250"), Later(10, "temporary"), Dead("refused", met=Met.LET_IN)])
+    @pytest.mark.parametrize(
+        "between",
+        [Delivered("250"), Later(10, "temporary"), Later(10, "busy", met=Met.BUSY), Dead("refused", met=Met.LET_IN)],
+    )
     async def test_any_other_answer_between_breaks_the_row(
         self, redis: Redis, end: MailerEnd, between: Verdict
     ) -> None:

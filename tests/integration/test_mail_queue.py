@@ -14,7 +14,7 @@ from shared import keys
 from shared.claimed import Claimed
 from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
-from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Outcome, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
 from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
@@ -190,6 +190,15 @@ class TestSettle:
         wait_for(lambda: redis.zrangebyscore("rq:scheduled:mail", "-inf", redis.time()[0]), "the pause is over")
         assert await end.queue_due() == 1
         assert (await claim_one(end, mail("requested"))).attempts == 1
+
+    async def test_a_busy_relay_costs_no_attempt_and_yet_the_mail_was_tried(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        await settle(end, job, Later(0, "busy", met=Met.BUSY))
+        redis.zadd("rq:scheduled:mail", {mail("requested").id: 1})
+        await end.queue_due()
+        again = await claim_one(end, mail("requested"))
+        assert (again.attempts, again.first_tried) == (0, job.now)
 
     async def test_a_pause_is_kept(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])

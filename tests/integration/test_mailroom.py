@@ -154,6 +154,18 @@ async def test_trouble_is_a_pause_that_grows_and_keeps_the_relays_hint(
     assert third.detail == "450 4.2.0 try again in 300 seconds"
 
 
+async def test_a_busy_relay_is_no_failure_of_a_mail_and_its_pause_grows_with_time(
+    mailbox: Mailbox, registry: CollectorRegistry
+) -> None:
+    mailbox.rules = [Rule("mail", "450 4.7.1 too much mail")]
+    async with mailroom(registry, smtp=smtp(mailbox), mailer={"first_pause": "10s"}) as room:
+        long_tried = claimed(first_tried=CLAIMED_AT.timestamp() - 3600)
+        verdicts = [await room.deliver(long_tried, held) for _ in range(200)]
+    pauses = [verdict.pause for verdict in verdicts if isinstance(verdict, Later) and verdict.met is Met.BUSY]
+    assert len(pauses) == len(verdicts)
+    assert 10 < max(pauses) <= 40, "of two hundred chances one is beyond the first pause"
+
+
 async def test_a_pause_does_not_pass_the_mails_deadline(mailbox: Mailbox, registry: CollectorRegistry) -> None:
     mailbox.rules = [Rule("rcpt", "450 4.2.0 try again in 3000 seconds")]
     ten_minutes_left = (REQUEST_ENDS - timedelta(minutes=8)).timestamp()

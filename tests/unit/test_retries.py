@@ -12,16 +12,26 @@ ALMOST_ONE = 1 - 2**-53
 
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
 attempts = st.integers(min_value=0, max_value=10_000)
+times = st.floats(min_value=0, max_value=10**6)
 reasons = st.sampled_from(Trouble)
 
 
-def pause(attempt: int, jitter: float, reason: Trouble = Trouble.TEMPORARY, hint: float | None = None) -> float:
-    return pause_before(reason, attempt, hint, jitter, first=FIRST, longest=LONGEST)
+def pause(
+    attempt: int,
+    jitter: float,
+    reason: Trouble = Trouble.TEMPORARY,
+    hint: float | None = None,
+    tried_for: float = 0,
+) -> float:
+    return pause_before(reason, attempt, tried_for, hint, jitter, first=FIRST, longest=LONGEST)
 
 
-@given(reasons, attempts, jitters)
-def test_the_longest_possible_pause_never_gets_shorter(reason: Trouble, attempt: int, jitter: float) -> None:
-    assert pause(attempt, jitter, reason) <= pause(attempt + 1, jitter, reason) <= LONGEST
+@given(reasons, attempts, times, times, jitters)
+def test_the_longest_possible_pause_never_gets_shorter(
+    reason: Trouble, attempt: int, tried_for: float, more: float, jitter: float
+) -> None:
+    now = pause(attempt, jitter, reason, tried_for=tried_for)
+    assert now <= pause(attempt + 1, jitter, reason, tried_for=tried_for + more) <= LONGEST
 
 
 @given(reasons, attempts, jitters, jitters)
@@ -45,11 +55,13 @@ def test_pauses_grow_as_greylisting_likes_it() -> None:
 
 
 def test_a_mail_that_a_busy_relay_turned_away_comes_back_within_a_minute() -> None:
-    assert [pause(attempt, ALMOST_ONE, Trouble.BUSY) for attempt in range(5)] == pytest.approx([15, 60, 60, 60, 60])
+    pauses = [pause(0, ALMOST_ONE, Trouble.BUSY, tried_for=seconds) for seconds in (0, 10, 30, 100, 10_000)]
+    assert pauses == pytest.approx([15, 15, 30, 60, 60])
+    assert pause(5, ALMOST_ONE, Trouble.BUSY) == pytest.approx(15), "whatever it met before"
 
 
 def test_the_configured_longest_pause_holds() -> None:
-    assert pause_before(Trouble.TEMPORARY, 3, None, ALMOST_ONE, first=0.2, longest=1) == pytest.approx(1)
+    assert pause_before(Trouble.TEMPORARY, 3, 0, None, ALMOST_ONE, first=0.2, longest=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
