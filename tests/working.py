@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from services.mailer.mailroom import Mailroom
+from services.mailer.metrics import Metrics
 from services.mailer.seam import Delivery
+from services.mailer.settings import MailerConfiguration
 from services.mailer.worker import MailWorker
 from shared import keys
 from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Verdict
 from shared.relay import RelayTerms
+from shared.settings import Settings
+from simulators.mailbox import Mailbox
 from tests.counting import CountingMetrics
 from tests.mails import ANN, mail, put
 from tests.queueing import RELAY, known_relay
@@ -81,6 +87,17 @@ def working(url: str, delivery: Delivery, capacity: int = 10, relay: RelayTerms 
         if isinstance(delivery, Gate):
             delivery.open()
         running.end()
+
+
+def mailroom(mailbox: Mailbox, **mailer: Any) -> Mailroom:
+    """One that sends to this mailbox; `mailer`: of its section in the settings."""
+    sections = {
+        "smtp": {"host": "localhost", "port": mailbox.port, "starttls_policy": "disabled"},
+        "delivery": {"sender": "access@example.com"},
+        "mailer": mailer,
+    }
+    configuration = MailerConfiguration.of(Settings.model_validate(sections))
+    return Mailroom.from_settings(configuration, Metrics(CollectorRegistry()))
 
 
 def put_many(redis: Redis, number: int) -> None:

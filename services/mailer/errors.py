@@ -4,7 +4,7 @@
     ├── Unavailable   not now: the mail waits and is tried again
     ├── Held          not now, and no other mail either: all wait, and no attempt is counted
     ├── Refused       never: the mail becomes a dead letter
-    └── ClaimLost     not by us: another mailer may hold the mail by now
+    └── ClaimLost     not by us: another mailer may hold the mail by now, or Redis does not say what has become of it
 
 The reasons are closed sets: they are labels of metrics and the words that operators read.
 """
@@ -93,7 +93,7 @@ class Refused(DeliveryError):
 
 
 class ClaimLost(DeliveryError):
-    """The claim on the mail ended before its content was sent; nothing left."""
+    """Nobody could say, before its content was sent, that the mail is still ours to send; nothing left."""
 
     def __init__(self) -> None:
-        super().__init__("the claim ended before the mail was sent")
+        super().__init__("the claim was not sure any more before the mail was sent")

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared.claimed import Claimed
@@ -12,20 +13,26 @@ from shared.mail_queue.mailer_end import CLAIM_SECONDS
 STILL_HELD_SECONDS = CLAIM_SECONDS - 5.0
 """A mail whose last confirmed renewal is older is not sent: another worker may have its claim soon."""
 
+KNOWN_SECONDS = 2.0
+"""A mail of which nothing was heard for longer is not sent: its request may be settled by now."""
+
 LOST = float("-inf")
 
 
 @dataclass
 class InHand:
-    """One job. Times are monotonic, and those at which Redis was asked: what it answered is no younger."""
+    """One job. Times are monotonic."""
 
     id: str
     execution: str
     renewed_at: float
+    """When Redis was asked for its claim, or to prolong it: the claim lives from the answer on, which is later."""
     known_at: float
-    """When was asked what is known of it."""
+    """When was heard what is known of it."""
     claimed: Claimed | None
     """None: a job that is no mail, and is not sent."""
+    is_asked_in_time: bool = False
+    """Redis is being asked about it, for the first time since `known_at`: a slow Redis keeps nothing back."""
     task: asyncio.Task[None] | None = None
     is_leaving: bool = False
     """Its content was let go to the relay, which may have it from then on."""
@@ -38,10 +45,15 @@ class InHand:
         """Asked right before its content leaves."""
         if self.unwanted is not None:
             self.is_kept_back = True
-        elif time.monotonic() - self.renewed_at < STILL_HELD_SECONDS:
+        elif time.monotonic() - self.renewed_at < STILL_HELD_SECONDS and (self.is_known or self.is_asked_in_time):
             self.is_leaving = True
             return True
         return False
+
+    @property
+    def is_known(self) -> bool:
+        """Is what is known of it young enough to send it?"""
+        return time.monotonic() - self.known_at < KNOWN_SECONDS
 
 
 class Hands:
@@ -73,7 +85,7 @@ class Hands:
 
     def take(self, job_id: str, execution: str, asked_at: float, claimed: Claimed | None) -> InHand:
         """A job whose claim was asked for at this time."""
-        job = InHand(job_id, execution, renewed_at=asked_at, known_at=asked_at, claimed=claimed)
+        job = InHand(job_id, execution, renewed_at=asked_at, known_at=time.monotonic(), claimed=claimed)
         self._jobs[execution] = job
         return job
 
@@ -92,10 +104,21 @@ class Hands:
             if (job := self._jobs.get(execution)) is not None:
                 job.renewed_at = LOST if execution in lost else asked_at
 
-    def unsure(self, seconds: float) -> list[InHand]:
-        """Mails that may still be kept back, and of which nothing was heard for so long."""
+    @contextmanager
+    def asking(self, seconds: float) -> Iterator[dict[str, InHand]]:
+        """Mails that may still be kept back and of which nothing was heard for so long, by execution.
+
+        Redis is asked about them within the block.
+        """
         oldest = time.monotonic() - seconds
-        return [job for job in self._jobs.values() if job.task and not job.is_leaving and job.known_at <= oldest]
+        unsure = [job for job in self._jobs.values() if job.task and not job.is_leaving and job.known_at <= oldest]
+        for job in unsure:
+            job.is_asked_in_time = job.is_known
+        try:
+            yield {job.execution: job for job in unsure}
+        finally:
+            for job in unsure:
+                job.is_asked_in_time = False
 
     def left(self) -> list[tuple[str, str, bool]]:
         """Job id, execution, and whether the relay may have it: in the order of taking."""

@@ -15,8 +15,8 @@ RENEW_SECONDS = 5.0
 DUE_SECONDS = 1.0
 RECOVER_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
-LOOK_SECONDS = 1.0
-"""No mail leaves on facts that are older than two seconds."""
+LOOK_SECONDS = 0.5
+"""Far shorter than `KNOWN_SECONDS`: a loop that is late for once keeps no mail back."""
 
 
 class Upkeep:
@@ -53,11 +53,10 @@ class Upkeep:
             self._hands.renewed(claims, await self._end.renew(claims), asked_at)
 
     async def _look_again(self) -> None:
-        unsure = {job.execution: job for job in self._hands.unsure(LOOK_SECONDS)}
-        asked_at = time.monotonic()
-        for now in await self._end.look_again([job.claimed for job in unsure.values() if job.claimed]):
-            job = unsure[now.execution]
-            job.unwanted, job.known_at = self._delivery.unwanted(now), asked_at
+        with self._hands.asking(LOOK_SECONDS) as unsure:
+            for now in await self._end.look_again([job.claimed for job in unsure.values() if job.claimed]):
+                job = unsure[now.execution]
+                job.unwanted, job.known_at = self._delivery.unwanted(now), time.monotonic()
 
     async def _queue_due(self) -> None:
         while await self._end.queue_due() >= BATCH:

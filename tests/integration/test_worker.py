@@ -118,6 +118,7 @@ def test_a_worker_without_redis_is_alive(tmp_path: Path) -> None:
 
 def test_a_lost_claim_is_not_sent(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.mailer.upkeep.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("services.mailer.in_hand.KNOWN_SECONDS", 60)
     put_many(redis, 1)
     with working(redis_url, gate := Gate()):
         wait_for(lambda: gate.held, "the mail is in hand")
@@ -175,3 +176,14 @@ def test_a_stock_worker_loses_nothing_and_says_what_to_run(
     with working(redis_url, gate) as running:
         wait_for(lambda: delivered(redis) == 3, "all are delivered by the mailer")
         assert running.metrics.left_by_the_dead == 3
+
+
+def test_the_names_of_killed_mailers_are_forgotten(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mailer.upkeep.SWEEP_SECONDS", 0.1)
+    places, killed = ("rq:workers", "rq:workers:mail"), "rq:worker:mailer-killed"
+    for place in places:
+        redis.sadd(place, killed)
+    with working(redis_url, Gate()):
+        wait_for(lambda: not any(redis.sismember(place, killed) for place in places), "RQ does not list it any more")

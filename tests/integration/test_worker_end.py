@@ -6,22 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from redis import Redis
 
-from services.mailer.mailroom import Mailroom
-from services.mailer.metrics import Metrics
-from services.mailer.settings import MailerConfiguration
 from shared import keys
 from shared.events import RequestState
 from shared.mail_queue.mailer_end import MailerEnd
-from shared.settings import Settings
 from simulators.mailbox import Mailbox, Rule
 from tests.faults.valkey import Valkey
 from tests.mails import mail, memory, put
 from tests.queueing import receipt
 from tests.waiting import wait_for
-from tests.working import Gate, Running, put_many, working
+from tests.working import Gate, Running, mailroom, put_many, working
 
 
 @pytest.mark.parametrize("loop", ["claim", "settle", "renew", "recover"])
@@ -125,12 +120,3 @@ def test_a_mail_that_takes_long_is_looked_at_again_before_its_content_leaves(red
     assert (told["outcome"], told["reason"], told["perhaps"]) == ("dropped", "settled", "0")
     assert receipt(redis, mail("approved"))["reason"] == "never_announced"
     assert running.metrics.verdicts == {"dropped": 2}
-
-
-def mailroom(mailbox: Mailbox) -> Mailroom:
-    sections = {
-        "smtp": {"host": "localhost", "port": mailbox.port, "starttls_policy": "disabled"},
-        "delivery": {"sender": "access@example.com"},
-    }
-    configuration = MailerConfiguration.of(Settings.model_validate(sections))
-    return Mailroom.from_settings(configuration, Metrics(CollectorRegistry()))

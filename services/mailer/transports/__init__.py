@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 StillHeld = Callable[[], bool]
-"""Does the mailer still hold its claim on the mail? Asked at the last moment at which a mail can be kept back."""
+"""Is the mail surely still ours to send? Asked at the last moment at which a mail can be kept back."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Transport(Protocol):
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """Hand the message over; the relay's answer.
 
-        Raises `Unavailable`, `Held`, `Refused`, and `ClaimLost` if the claim ended before the content left.
+        Raises `Unavailable`, `Held`, `Refused`, and `ClaimLost` if the mail was not ours to send at the end.
         """
 
     async def check(self) -> str:
