@@ -80,8 +80,8 @@ class RegisteredWorker(BaseWorker):
         return connection
 
     def clean_up_after_stock_workers(self) -> None:
-        """What a stock worker that died has left; ours leave nothing that this sees."""
+        """What a stock worker that died has left; of ours only their names, which have no lifetime in RQ's sets."""
         queue = self.queues[0]
         StartedJobRegistry(queue=queue).cleanup()
         queue.intermediate_queue.cleanup(self, queue)
-        clean_worker_registry(queue)
+        clean_worker_registry(queue)  # each mailer that is killed would stand in `rq:workers` for ever
