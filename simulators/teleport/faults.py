@@ -30,7 +30,7 @@ class Faults:
         self.denied: set[str] = set()
         """Methods that nobody may call, such as `GetUser`."""
         self.latin_1: set[str] = set()
-        """Ids of requests, names of roles and rules in which every é is sent in Latin-1, as no text of protobuf may be."""
+        """Ids of requests, names of roles and rules in which every é is sent in Latin-1, which is no UTF-8."""
         self.calls: Counter[str] = Counter()
         """How often each method was called."""
         self.most_at_once: Counter[str] = Counter()
