@@ -4,6 +4,7 @@ The writer is asyncio, as the watcher is; the reader is synchronous, as the rout
 """
 
 import secrets
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,6 +22,8 @@ GROUP = "router"
 DATA = b"data"
 DEAD_LETTERS_KEPT = 10_000
 DEAD_CONSUMER_SECONDS = 3600
+RUNS = 10
+"""Processes of Redis that are remembered: behind some addresses there are several."""
 PAGE = 1_000
 """Pending entries that are asked for at once."""
 
@@ -50,6 +53,7 @@ class EventWriter:
         self._limit = limit
         self._length = 0
         self._epoch: bytes | None = None
+        self._runs: deque[str] = deque(maxlen=RUNS)
 
     async def open(self) -> None:
         """Read or write the epoch and make sure that the group exists. Raises `redis.exceptions.RedisError`."""
@@ -85,6 +89,22 @@ class EventWriter:
     async def holds(self) -> bool:
         """Does Redis still have what it was given? To be asked every few seconds; False as for `append`."""
         return await self._is_still(await self._redis.get(keys.EPOCH))
+
+    async def is_another(self) -> bool:
+        """Does a process answer that has not answered before? It may hold an older copy of the data.
+
+        The epoch does not tell, for the copy has it too, nor need the connection: one that was idle is made again in
+        silence. Always False where Redis does not say which process it is.
+        """
+        try:
+            run = str((await self._redis.info("server")).get("run_id", ""))
+        except ResponseError:
+            run = ""
+        is_first = not self._runs
+        if run in self._runs:
+            return False
+        self._runs.append(run)
+        return not is_first and run != ""
 
     async def _is_still(self, epoch: object) -> bool:
         if epoch is not None and epoch == self._epoch:

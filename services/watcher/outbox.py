@@ -42,7 +42,7 @@ class Outbox:
         self.in_doubt = asyncio.Event()
         """Set when events may be missing on the stream: whoever takes a snapshot clears it first."""
         self.lost = asyncio.Event()
-        """Set when Redis has lost all, the rules too: whoever tells them again clears it first."""
+        """Set when Redis may have lost all, the rules too: whoever tells them again clears it first."""
 
     @property
     def trouble(self) -> str | None:
@@ -52,12 +52,13 @@ class Outbox:
     async def open(self) -> None:
         """Make the stream ready."""
         await self._done(self._stream.open)
+        await self._done(self._stream.is_another)
 
     async def append(self, events: Sequence[Event]) -> None:
         """Put the events on the stream; they may be there twice if Redis's answer was lost."""
         began = time.monotonic()
         if not await self._done(lambda: self._stream.append(events)):
-            self._lost()
+            self._lost("Redis has lost its data")
         elif time.monotonic() - began > SLOW_SECONDS:
             self._doubt("events had to wait")
         self._appended.note(events)
@@ -67,7 +68,9 @@ class Outbox:
     async def check(self) -> None:
         """Ask whether Redis still has what it was given."""
         if not await self._done(self._stream.holds):
-            self._lost()
+            self._lost("Redis has lost its data")
+        elif await self._done(self._stream.is_another):
+            self._lost("another Redis answers, perhaps with older data")
 
     async def known(self, request_ids: Sequence[str]) -> dict[str, KnownRequest]:
         """What the router has committed about these requests."""
@@ -108,9 +111,9 @@ class Outbox:
                     return result
                 await asyncio.sleep(backoff.next())
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
         self._appended.forget()
-        self._doubt("Redis has lost its data")
+        self._doubt(why)
         self.lost.set()
 
     def _doubt(self, why: str) -> None:

@@ -17,10 +17,20 @@ from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from shared import keys
 from shared.event_log import GROUP, EventWriter
-from shared.events import RequestChanged, RequestGone, request_id_of
+from shared.events import RequestChanged, RequestGone, RulesListed, request_id_of
 from simulators.teleport import AuthService
 from tests.integration.test_enrichment import RECORD, write_record
-from tests.integration.watching import AUTHORITY, Valkey, changed, events, gone, settings, until_ready, watching
+from tests.integration.watching import (
+    AUTHORITY,
+    Valkey,
+    changed,
+    events,
+    gone,
+    rules_events,
+    settings,
+    until_ready,
+    watching,
+)
 from tests.waiting import wait_until
 
 
@@ -103,6 +113,34 @@ async def test_when_redis_has_lost_its_data_everything_is_told_again(
         await wait_until(lambda: redis.exists(keys.EVENTS), "the stream is there again")
         await wait_until(lambda: [request.id for request in changed(redis)] == [old], "it is told again")
     assert [group["name"] for group in redis.xinfo_groups(keys.EVENTS)] == [GROUP.encode()]
+
+
+async def test_a_redis_that_came_back_with_older_data_is_told_what_it_lacks(
+    auth: AuthService, valkey: Valkey, tmp_path: Path
+) -> None:
+    auth.create_rule("old", "true", ["old@example.com"])
+    async with watching(valkey.url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+    valkey.stop()
+    valkey.copy(tmp_path / "backup")
+    valkey.start()
+    async with watching(valkey.url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        request_id = auth.create_request()
+        auth.create_rule("new", "true", ["new@example.com"])
+        with Redis.from_url(valkey.url) as redis:
+            await wait_until(lambda: len(rules_events(redis)) == 3, "the rule is told")
+            await wait_until(lambda: changed(redis), "the request is told")
+        valkey.stop()
+        valkey.restore(tmp_path / "backup")
+        valkey.start()
+        with Redis.from_url(valkey.url) as redis:
+            assert changed(redis) == []
+            await wait_until(lambda: {one.id for one in changed(redis)} == {request_id}, "it is told again", 30)
+            await wait_until(lambda: len(rules_events(redis)) >= 2, "and so are the rules")
+            told = rules_events(redis)[-1]
+    assert isinstance(told, RulesListed)
+    assert [rule.name for rule in told.rules] == ["new", "old"]
 
 
 async def test_a_loss_that_an_append_meets_first_is_noticed_by_it(

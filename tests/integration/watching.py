@@ -1,6 +1,7 @@
 """A watcher between a simulated cluster and a real Redis, as tests of it need."""
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -94,6 +95,16 @@ class Valkey:
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         self._process = subprocess.Popen([get_binary_path(), *options, *durable], stdout=subprocess.DEVNULL)
         wait_for(lambda: answers(socket), "Valkey answers")
+
+    def copy(self, to: Path) -> None:
+        """Copy what it was given; it must have been stopped."""
+        shutil.copytree(self._folder, to, ignore=shutil.ignore_patterns("*.sock"))
+
+    def restore(self, copy: Path) -> None:
+        """Put a copy in place of what it was given since; it must have been stopped."""
+        for path in self._folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(copy, self._folder, dirs_exist_ok=True)
 
     def stop(self) -> None:
         """Return once it has ended."""
