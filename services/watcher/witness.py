@@ -166,6 +166,8 @@ class Witness:
         notices = [receipt.notice for receipt in receipts if receipt.notice.kind is not NoticeKind.REQUESTED]
         settled = await self._receipts.settled(request_id, notices, known.told) if notices else set()
         resolutions = [RESOLUTIONS[notice.kind] for notice in settled if notice.kind in RESOLUTIONS]
+        # Reasons are cut to what a mail shows of them, which is all that whoever reads the record wants of them: the Go
+        # plugin compares what it has read, not what Teleport holds. What a record can hold is for the threads.
         request = known.facts.request
         return News(
             user=request.user if request else "",
