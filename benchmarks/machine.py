@@ -40,6 +40,11 @@ def module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", name, *map(str, arguments)]
 
 
+def bytecode_in(folder: Path) -> dict[str, str]:
+    """Variables by which Python keeps its bytecode there. An installation has it; without, a start is compilation."""
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+
+
 @contextmanager
 def running(commands: Sequence[Sequence[str]], environ: Mapping[str, str]) -> Iterator[list[int]]:
     """These programs, ended with the block. Gives their process ids."""
