@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from console.start import STOP_SECONDS
 from shared.settings import MailerSettings, RouterSettings, WatcherSettings
 from shared.settings_reading import load_settings
 from tests.e2e.installation import BIN
+from tests.monitoring.queries import RULES
 
 ROOT = Path(__file__).parents[2]
 NOTHING = Path("/dev/null")
@@ -171,6 +172,13 @@ def test_prometheus_takes_its_configuration() -> None:
         pytest.skip("promtool is not installed: `make tools`")
     command = [promtool, "check", "config", "--lint-fatal", str(ROOT / "deploy/prometheus.yml")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_prometheus_finds_the_alerts_where_its_configuration_looks_for_rules(everything: dict[str, Composed]) -> None:
+    (pattern,) = re.findall(r"rule_files: \[(.*)\]", (ROOT / "deploy/prometheus.yml").read_text())
+    targets = {one["source"]: PurePosixPath(one["target"]) for one in everything["prometheus"]["configs"]}
+    assert targets["alerts"].match(f"{targets['prometheus'].parent}/{pattern}")
+    assert composed()["configs"]["alerts"]["file"] == str(RULES)
 
 
 def test_the_demos_configuration_is_complete() -> None:

@@ -11,20 +11,9 @@ import pytest
 from monitoring.dashboards import FOLDER, boards
 from monitoring.metrics_page import PAGE, full_name, page, services
 from monitoring.panels import TAG, WIDTH
-from tests.monitoring.queries import dashboard_queries, panels, variables
+from tests.monitoring.queries import dashboard_queries, names, panels, variables
 
 BOARDS = sorted(FOLDER.glob("*.json"))
-HISTOGRAM_SUFFIXES = ("", "_bucket", "_sum", "_count")
-
-
-def names() -> set[str]:
-    """All metrics as queries write them."""
-    told = [metric for metrics in services().values() for metric in metrics]
-    return {
-        full_name(metric) + suffix
-        for metric in told
-        for suffix in (HISTOGRAM_SUFFIXES if metric.type == "histogram" else ("",))
-    }
 
 
 def test_the_files_are_those_that_make_dashboards_writes() -> None:

@@ -15,7 +15,7 @@ from simulators.rules import Rule
 from simulators.world import World, world
 from tests.e2e.installation import Installation, installed
 from tests.monitoring.prometheus import Prometheus, lint, needs_prometheus, prometheus
-from tests.monitoring.queries import dashboard_queries, variables
+from tests.monitoring.queries import alerts, dashboard_queries, variables
 from tests.processes import probe
 from tests.waiting import wait_until
 
@@ -68,6 +68,12 @@ def empty(scraping: Prometheus) -> list[str]:
     ]
 
 
+def missing(scraping: Prometheus) -> list[str]:
+    """What alerts ask for that no service tells."""
+    asked = {selector for alert in alerts().values() for selector in alert.query.selectors()}
+    return [selector for selector in sorted(asked) if not scraping.series(selector)]
+
+
 async def test_metrics_are_well_formed_and_those_of_the_page(watched: Watched) -> None:
     told: dict[str, set[str]] = {}
     for name, url in watched.urls.items():
@@ -86,6 +92,7 @@ async def test_metrics_are_well_formed_and_those_of_the_page(watched: Watched) -
 async def test_every_panel_has_something_to_show_while_nothing_happens_and_afterwards(watched: Watched) -> None:
     await scraped_anew(watched)
     assert empty(watched.prometheus) == []
+    assert missing(watched.prometheus) == []
     for path in BOARDS:
         for metric, label in variables(path):
             assert watched.prometheus.values(metric, label)

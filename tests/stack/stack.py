@@ -118,6 +118,11 @@ class Stack:
         assert answer["status"] == "success", f"{expression}: {answer}"
         return list(answer["data"]["result"])
 
+    def alerts(self) -> set[str]:
+        """Names of the rules that Prometheus has loaded."""
+        groups = self._prometheus.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"]}
+
     def targets(self) -> list[tuple[str, str]]:
         """Job and health of each target."""
         found = self._prometheus.get("/api/v1/targets").raise_for_status().json()["data"]["activeTargets"]

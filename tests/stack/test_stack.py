@@ -9,7 +9,7 @@ import pytest
 from monitoring.dashboards import FOLDER
 from shared.settings import MailerSettings
 from simulators.teleport.people import People
-from tests.monitoring.queries import dashboard_queries
+from tests.monitoring.queries import alerts, dashboard_queries
 from tests.stack.stack import READERS, ROLE, UP, Stack, asked
 from tests.waiting import wait_for
 
@@ -34,6 +34,10 @@ def test_the_storys_mails_are_in_the_inbox(stack: Stack) -> None:
 def test_prometheus_finds_every_copy(stack: Stack) -> None:
     expected = [*[("access-mail-mailer", "up")] * 3, ("access-mail-router", "up"), ("access-mail-watcher", "up")]
     wait_for(lambda: stack.targets() == expected, f"Prometheus scrapes {expected}", timeout=30)
+
+
+def test_prometheus_has_the_alerts(stack: Stack) -> None:
+    assert stack.alerts() == set(alerts())
 
 
 def test_a_service_has_no_rights_and_can_write_nothing(stack: Stack) -> None:
