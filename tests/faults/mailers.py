@@ -66,15 +66,15 @@ class Mailers:
         await service.said(READY)
         return service
 
-    async def kill(self, mailer: Service) -> int:
-        """`kill -9`, and all claims that it leaves are over at once; gives the number of mails in its hands."""
+    async def kill(self, mailer: Service) -> list[str]:
+        """`kill -9`, and all claims that it leaves are over at once; gives the ids of the mails in its hands."""
         (worker,) = (one for one in Worker.all(queue=rq_queue(self.redis)) if one.pid == mailer.pid)
         await mailer.kill()
-        left = {execution.composite_key: 0.0 for execution in worker.get_current_executions()}
+        left = worker.get_current_executions()
         if left:
-            self.redis.zadd(keys.CLAIMS, left, xx=True)
+            self.redis.zadd(keys.CLAIMS, {execution.composite_key: 0.0 for execution in left}, xx=True)
         reached(self.redis, since=0)
-        return len(left)
+        return [execution.job_id for execution in left]
 
     # -- what has come of it
 

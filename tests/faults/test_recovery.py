@@ -81,7 +81,7 @@ async def test_a_mail_that_ends_four_mailers_in_a_row_is_a_dead_letter_and_its_t
         mailer = await mailers.start()
         await wait_until(lambda death=death: never.obeyed == death, f"mailer {death} has it at the relay", SOON)
         assert status(mailers.redis, following) == "deferred"
-        assert await mailers.kill(mailer) == 1
+        assert await mailers.kill(mailer) == [poison.id]
         assert not mailers.dead()
 
     last = await mailers.start()

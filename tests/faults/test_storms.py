@@ -19,8 +19,8 @@ async def mailers(valkey: Valkey, folder: Path) -> AsyncIterator[Mailers]:
 
 
 async def test_no_mail_is_lost_and_only_mails_in_flight_come_twice(mailers: Mailers) -> None:
-    await storm(mailers, 2000, seconds=90, seed=1)
+    await storm(mailers, 2000, kills=3, seconds=180, seed=1)
 
 
 async def test_everyone_reads_in_order_and_nothing_is_stuck(mailers: Mailers) -> None:
-    await storm_of_threads(mailers, 80, seconds=90, seed=1)
+    await storm_of_threads(mailers, 80, kills=3, seconds=180, seed=1)

@@ -20,18 +20,27 @@ class Threads:
 
     def __init__(self, redis: Redis, number: int) -> None:
         self._redis = redis
-        self._people = [Recipient(address=f"p{n}@example.com", why=Why.DEFAULT) for n in range(number)]
+        self.number = number
+
+    @property
+    def _people(self) -> list[Recipient]:
+        return [Recipient(address=f"p{n}@example.com", why=Why.DEFAULT) for n in range(self.number)]
 
     def open(self) -> None:
         """The request and its reviews."""
         self._put(COURSE[:5], RequestState.PENDING)
 
+    def open_more(self, number: int) -> None:
+        """So many more threads."""
+        first, self.number = self.number, self.number + number
+        self._put(COURSE[:5], RequestState.PENDING, first)
+
     def settle(self) -> None:
         """The resolution."""
         self._put(COURSE[5:], RequestState.APPROVED)
 
-    def _put(self, notices: Iterable[str], state: RequestState) -> None:
-        for number, person in enumerate(self._people):
+    def _put(self, notices: Iterable[str], state: RequestState, first: int = 0) -> None:
+        for number, person in enumerate(self._people[first:], first):
             request_id = f"r{number}"
             put(self._redis, [mail(notice, person, request_id) for notice in notices], _memory(state, request_id))
 
