@@ -148,6 +148,7 @@ def _show(dead: DeadLetters, letter_id: str) -> int:
         "reason": letter.reason,
         "detail": one_line(letter.detail, LONGEST),
         "attempts": str(letter.attempts),
+        "sent": "perhaps" if letter.perhaps else "no",
     }
     for name, value in facts.items():
         click.echo(f"{name + ':':<11}{value}".rstrip())

@@ -39,6 +39,8 @@ class DeadLetter:
     detail: str
     """The relay's answer, or the error."""
     attempts: int
+    perhaps: bool
+    """The relay may have taken the mail, for its answer was lost: a replay may come twice."""
     died_at: float | None
     """Seconds since the epoch, by Redis's clock; None: not known."""
 
@@ -92,5 +94,6 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
         reason=UNROUTABLE,
         detail=fields.get(b"error", b"").decode(errors="replace"),
         attempts=0,
+        perhaps=False,
         died_at=int(entry.partition("-")[0]) / 1000,
     )

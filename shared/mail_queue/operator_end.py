@@ -61,7 +61,7 @@ class OperatorEnd:
         with self._redis.pipeline(transaction=False) as pipeline:
             for id_ in ids:
                 pipeline.hmget(self._job_prefix + id_, ["status", "request", "data"])
-                pipeline.hmget(keys.receipt(id_), ["outcome", "reason", "detail", "attempts", "at"])
+                pipeline.hmget(keys.receipt(id_), ["outcome", "reason", "detail", "attempts", "perhaps", "at"])
             rows = pipeline.execute()
         for id_, job, receipt in zip(ids, rows[::2], rows[1::2], strict=True):
             if job[0] == b"failed":
@@ -70,9 +70,9 @@ class OperatorEnd:
 
 def _letter(id_: str, job: Sequence[Any], receipt: Sequence[Any]) -> DeadLetter:
     _, request_id, data = (value or b"" for value in job)
-    outcome, reason, detail, attempts, at = receipt
+    outcome, reason, detail, attempts, perhaps, at = receipt
     if outcome != b"dead":
-        reason, detail, attempts, at = UNKNOWN.encode(), None, None, None
+        reason, detail, attempts, perhaps, at = UNKNOWN.encode(), None, None, None, None
     try:
         mail = mail_of(data, id_)
     except MalformedJobError:
@@ -85,5 +85,6 @@ def _letter(id_: str, job: Sequence[Any], receipt: Sequence[Any]) -> DeadLetter:
         reason=reason.decode(),
         detail=(detail or b"").decode(errors="replace"),
         attempts=int(attempts or 0),
+        perhaps=perhaps == b"1",
         died_at=float(at) if at else None,
     )

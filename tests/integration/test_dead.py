@@ -103,7 +103,15 @@ async def test_show_tells_all_of_one_letter(redis: Redis, end: MailerEnd, run: R
         "reason:": "recipient_refused",
         "detail:": "550 5.1.1 no such user evil: line",
         "attempts:": "1",
+        "sent:": "no",
     }
+
+
+async def test_show_tells_whether_a_replay_may_come_twice(redis: Redis, end: MailerEnd, run: Run) -> None:
+    one = mail("requested", ANN)
+    put(redis, [one])
+    await bury(end, Dead("ambiguous", "the answer was lost", perhaps=True))
+    assert "sent:      perhaps" in run("show", one.id).stdout.splitlines()
 
 
 async def test_a_replayed_mail_is_claimed_again_with_a_fresh_budget(redis: Redis, end: MailerEnd, run: Run) -> None:
