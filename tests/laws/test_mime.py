@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email import message_from_bytes, message_from_string
+from email.errors import NonASCIILocalPartDefect
 from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
-from email.policy import compat32, default
+from email.policy import SMTPUTF8, compat32, default
 from email.utils import parseaddr
 from typing import Any
 
@@ -194,3 +195,29 @@ def test_a_domain_beyond_ascii_travels_in_a_labels(label: str, local: str) -> No
 def test_a_local_part_beyond_ascii_stands_as_it_is(local: str) -> None:
     message = write(plain_letter(recipient=f"{local}@example.com")).decode()
     assert message_from_string(message, policy=default)["to"].addresses[0].addr_spec == f"{local}@example.com"
+
+
+literals = st.one_of(
+    st.ip_addresses(v=4).map(lambda address: f"[{address}]"),
+    st.ip_addresses(v=6).map(lambda address: f"[IPv6:{address}]"),
+)
+wide_locals = st.lists(st.text(alphabet="aZ0äöüλд中👩", min_size=1, max_size=10), min_size=1, max_size=3).map(".".join)
+
+
+@given(st.builds(plain_letter, recipient=st.tuples(locals_ | wide_locals, literals | domains).map("@".join)))
+def test_address_literals_and_local_parts_beyond_ascii_are_read_back_without_defects(letter: Letter) -> None:
+    """RFC 5321 §4.1.3 and RFC 6532, both at once as well."""
+    message = message_from_bytes(write(letter), policy=SMTPUTF8)
+    to = message_from_string(write(letter).decode(), policy=default)["to"]
+    assert to.addresses[0].addr_spec == letter.recipient
+    assert [defect for defect in to.defects if not isinstance(defect, NonASCIILocalPartDefect)] == []
+    assert message["message-id"] == f"<{letter.message_id}>"
+    assert body(message, "plain") == as_read(letter.page.text)
+
+
+@given(st.tuples(locals_, literals).map("@".join))
+def test_an_address_literal_may_send_and_stands_as_it_is(address: str) -> None:
+    assert wire_address(address) == address
+    message = read(write(plain_letter(sender=Mailbox("Access", address), recipient=address)))
+    assert (message["from"].addresses[0].addr_spec, message["to"].addresses[0].addr_spec) == (address, address)
+    assert list(defects(message)) == []

@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from aiosmtplib import SMTP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from services.mailer.transports import Envelope
 from services.mailer.transports.smtp_commands import data, mail_command, rcpt_command
 from simulators.mailbox import Mailbox
 from tests.relaying import BOB, SENDER, held, transport
+from tests.scripted_relay import OPENED, Line, ScriptedRelay
 
 pieces = st.sampled_from([b".", b"..", b"\r", b"\n", b"\r\n", b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"MAIL FROM:<>", b"x"])
 contents = st.lists(pieces | st.binary(max_size=8), max_size=30).map(b"".join)
@@ -47,6 +49,35 @@ def test_a_relay_receives_what_was_sent(bodies: list[bytes]) -> None:
             return [mail.raw for mail in mailbox.mails]
 
     assert asyncio.run(received()) == [with_crlf(body) for body in bodies]
+
+
+@settings(max_examples=20)
+@given(st.lists(contents.filter(bool), min_size=1, max_size=20))
+def test_the_octets_after_data_are_those_that_the_library_sends(bodies: list[bytes]) -> None:
+    """For a message without a single octet they differ: RFC 5321 wants no line in it."""
+
+    async def by_the_library() -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def script(line: Line) -> None:
+            await line.greet()
+            for _ in bodies:
+                for answer in OPENED:
+                    await line.hear()
+                    line.say(answer)
+                sent.append(await line.content())
+                line.say("250 taken")
+            await line.until_left()
+
+        async with (
+            ScriptedRelay(script) as relay,
+            SMTP(hostname="localhost", port=relay.port, start_tls=False) as library,
+        ):
+            for body in bodies:
+                await library.sendmail(SENDER, [BOB], body)
+        return sent
+
+    assert [data(Envelope(SENDER, BOB, body)) for body in bodies] == asyncio.run(by_the_library())
 
 
 ALL = {"size": "1000", "8bitmime": "", "smtputf8": ""}
