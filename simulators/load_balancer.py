@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Self
@@ -17,8 +18,9 @@ NOBODY_BEHIND = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConne
 class LoadBalancer:
     """Shows the web certificate, and speaks HTTP/1.1 over a TLS connection of its own to the proxy behind it."""
 
-    def __init__(self, authority: ClusterAuthority, proxy_port: int) -> None:
-        """Prepare one for the proxy at this port of localhost."""
+    def __init__(self, authority: ClusterAuthority, proxy_port: int, protocols: Sequence[str] = ()) -> None:
+        """Prepare one for the proxy at this port of localhost, which chooses from these of a client's ALPN."""
+        self._protocols = protocols
         self._authority = authority
         self._proxy_port = proxy_port
         self._server: asyncio.Server | None = None
@@ -31,7 +33,7 @@ class LoadBalancer:
         return f"localhost:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        context = tls_context(self._authority.web_certificate(), [])
+        context = tls_context(self._authority.web_certificate(), self._protocols)
         self._server = await asyncio.start_server(self._visit, "127.0.0.1", 0, ssl=context)
         return self
 
@@ -58,6 +60,8 @@ class LoadBalancer:
         context = ssl.create_default_context(cadata=self._authority.web_ca.pem.decode())
         context.set_alpn_protocols(["http/1.1"])
         with closing(client.writer):
+            if client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+                return  # it would speak HTTP/2 now, and whoever speaks HTTP/1.1 is cut off
             try:
                 server = End(*await asyncio.open_connection("localhost", self._proxy_port, ssl=context))
             except OSError:

@@ -14,6 +14,7 @@ from simulators.certificates import ClusterAuthority
 from simulators.client_hello import NotClientHelloError, offered_protocols
 from simulators.proxy_web import ProxyWeb
 from simulators.tunnel import CHUNK_BYTES, End, Tunnel
+from simulators.upgrade import Heartbeat
 
 AUTH_PREFIX = b"teleport-auth@"
 """ALPN protocol that asks for the Auth Service (Teleport: `alpncommon.ProtocolAuth`)."""
@@ -64,6 +65,11 @@ class Proxy:
     def upgrades(self) -> int:
         """How many connections came through a connection upgrade."""
         return self._web.upgrades
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """The pings in upgraded connections."""
+        return self._web.heartbeat
 
     def withdraw_upgrade(self) -> None:
         """Know nothing of connection upgrades any more, as a proxy before Teleport 8."""
@@ -124,7 +130,7 @@ class Proxy:
     async def _carry(self, client: End) -> None:
         with closing(client.writer):
             try:
-                hello, protocols = await _read_hello(client.reader)
+                hello, protocols = await read_hello(client.reader)
                 host, _, port = self._upstream(protocols).rpartition(":")
                 server = End(*await asyncio.open_connection(host, int(port)))
             except UnknownProtocolError:
@@ -156,7 +162,7 @@ class Proxy:
         return self._auth_address
 
 
-async def _read_hello(reader: StreamReader) -> tuple[bytes, list[bytes]]:
+async def read_hello(reader: StreamReader) -> tuple[bytes, list[bytes]]:
     """Return what has arrived and the protocols that it offers. Raises `NotClientHelloError`."""
     received = b""
     protocols = None

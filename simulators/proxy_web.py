@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 
 from simulators.certificates import ClusterAuthority, KeyPair
 from simulators.tunnel import CHUNK_BYTES, End
-from simulators.upgrade import SUBPROTOCOL, carry_frames
+from simulators.upgrade import SUBPROTOCOL, Heartbeat, carry_frames
 
 DISCOVERY = ("/webapi/find", "/webapi/ping")
 UPGRADE = "/webapi/connectionupgrade"
@@ -34,6 +34,8 @@ class ProxyWeb:
         self.answer: dict[str, Any] = {}
         self.upgrades = 0
         """How many connections have been upgraded."""
+        self.heartbeat = Heartbeat()
+        """Of what has been upgraded."""
         self.offers_upgrade = True
         self._authority = authority
         self._visit = visit
@@ -68,7 +70,7 @@ class ProxyWeb:
             writer.write(b"".join(protocol.data_to_send()))
             if protocol.state is State.OPEN:
                 self.upgrades += 1
-                await carry_frames(protocol, End(reader, writer), self._visit)
+                await carry_frames(protocol, End(reader, writer), self._visit, self.heartbeat)
 
     def _respond(self, protocol: ServerProtocol, request: Request) -> Response:
         path = request.path.partition("?")[0]

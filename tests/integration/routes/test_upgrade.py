@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from shared.events import AccessRequest
 from shared.settings import TeleportSettings
 from simulators.certificates import ClusterAuthority
 from simulators.load_balancer import LoadBalancer
-from simulators.proxy import Proxy
+from simulators.proxy import NO_APPLICATION_PROTOCOL, Proxy, read_hello
 from simulators.proxy_web import tls_context
 from simulators.teleport import AuthService
+from simulators.tunnel import End, Tunnel
 from tests.integration.watching import AUTHORITY
+from tests.waiting import wait_until
 
 STRANGER = ClusterAuthority.create("teleport.example.com")
 
@@ -113,3 +117,60 @@ async def test_the_end_of_an_upgraded_connection_is_noticed(balancer: LoadBalanc
         balancer.cut()
         with pytest.raises(TeleportUnavailable):
             await anext(events)
+
+
+@pytest.mark.usefixtures("trusted_web")
+async def test_every_ping_of_the_proxy_is_answered(
+    auth: AuthService, proxy: Proxy, balancer: LoadBalancer, identity: Identity
+) -> None:
+    connection = await connect(balancer.address, identity)
+    async with connection.client as client, client.watch() as events:
+        auth.create_request(reason="x" * 100_000)
+        assert isinstance(await anext(events), AccessRequest)
+        await wait_until(lambda: not proxy.heartbeat.unanswered, "the last one is answered, though nothing is asked")
+        assert proxy.heartbeat.pings > 0
+
+
+@pytest.mark.usefixtures("trusted_web")
+async def test_a_load_balancer_that_chooses_http2_itself_is_passed_by_an_upgrade(
+    proxy: Proxy, identity: Identity
+) -> None:
+    async with LoadBalancer(AUTHORITY, proxy.port, ["h2", "http/1.1"]) as balancer:
+        connection = await connect(balancer.address, identity)
+        await connection.client.close()
+    assert connection.route.name == UPGRADE
+    assert proxy.upgrades == 1
+
+
+@asynccontextmanager
+async def strict(balancer: LoadBalancer) -> AsyncIterator[str]:
+    """Where the load balancer is reached by those who offer HTTP/1.1, or no protocol by name; others get an alert."""
+
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            hello, protocols = await read_hello(reader)
+            if protocols and b"http/1.1" not in protocols:
+                refused.append(protocols)
+                writer.write(NO_APPLICATION_PROTOCOL)
+                return
+            behind = End(*await asyncio.open_connection(*balancer.address.split(":")))
+            with closing(behind.writer):
+                behind.writer.write(hello)
+                await Tunnel(End(reader, writer), behind).carry()
+
+    refused: list[list[bytes]] = []
+    server = await asyncio.start_server(visit, "127.0.0.1", 0)
+    async with server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+    assert refused, "its alert was met"
+
+
+@pytest.mark.usefixtures("trusted_web")
+async def test_a_load_balancer_that_knows_no_such_protocol_is_passed_by_an_upgrade(
+    proxy: Proxy, balancer: LoadBalancer, identity: Identity
+) -> None:
+    async with strict(balancer) as address:
+        connection = await connect(address, identity)
+        await connection.client.close()
+    assert connection.route.name == UPGRADE
+    assert proxy.upgrades == 1
