@@ -250,3 +250,56 @@ async def test_what_redis_does_not_take_waits_at_teleport_and_not_here(
                 )
     finally:
         valkey.stop()
+
+
+async def test_a_server_that_punishes_pings_is_connected_to_again_and_nothing_is_lost(
+    auth: AuthService,
+    redis: Redis,
+    redis_url: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Should a server or what stands before it allow fewer pings than we send: GOAWAY too_many_pings."""
+    options = {**dict(client.OPTIONS), "grpc.keepalive_time_ms": 200}
+    monkeypatch.setattr(client, "OPTIONS", tuple(options.items()))
+    registry = CollectorRegistry()
+
+    def reconnects() -> float:
+        return registry.get_sample_value("access_mail_watcher_reconnects_total", {"reason": "unavailable"}) or 0
+
+    async with watching(redis_url, settings(auth.address, tmp_path), registry) as watcher:
+        await until_ready(watcher)
+        ids = {auth.create_request()}
+        await wait_until(lambda: reconnects() >= 1, "the punishment is met", timeout=60)
+        assert "too_many_pings" in capfd.readouterr().err, "gRPC has said why"
+        ids.add(auth.create_request())
+        await wait_until(lambda: {request.id for request in changed(redis)} == ids, "both are told")
+
+
+async def test_a_request_beyond_every_measure_is_named_and_counted_and_hides_no_other(
+    auth: AuthService,
+    redis: Redis,
+    redis_url: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The watch cannot tell which one it was; the listing that follows does."""
+    options = {**dict(client.OPTIONS), "grpc.max_receive_message_length": 100_000}
+    monkeypatch.setattr(client, "OPTIONS", tuple(options.items()))
+    registry = CollectorRegistry()
+    async with watching(redis_url, settings(auth.address, tmp_path), registry) as watcher:
+        await until_ready(watcher)
+        ids = {auth.create_request(request_id="r1")}
+        auth.create_request(request_id="r2-monster", reason="x" * 200_000)
+        ids |= {auth.create_request(request_id=f"r{number}") for number in range(3, 10)}
+        await wait_until(lambda: {request.id for request in changed(redis)} == ids, "all others are told")
+        await wait_until(lambda: "request 'r2-monster' is passed over" in caplog.text, "it is named")
+        await until_ready(watcher)
+        auth.create_request(request_id="s1")
+        await wait_until(lambda: "s1" in {request.id for request in changed(redis)}, "it watches on")
+    assert "request 'r2-monster' is passed over: it is larger than can be read" in caplog.text
+    assert (registry.get_sample_value("access_mail_watcher_undecodable_total", {"fault": "size"}) or 0) >= 1
