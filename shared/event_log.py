@@ -226,11 +226,6 @@ class EventReader:
                 pipeline.xrange(keys.EVENTS, entry, entry)
             return [delivery for found in pipeline.execute() for delivery in self._deliveries(found)]
 
-    def times_delivered(self, delivery: Delivery) -> int:
-        """How often the group has handed out this entry."""
-        rows = self._redis.xpending_range(keys.EVENTS, GROUP, min=delivery.entry, max=delivery.entry, count=1)
-        return int(rows[0]["times_delivered"]) if rows else 0
-
     def bury(self, delivery: Delivery, error: str) -> None:
         """Make the entry a dead letter and acknowledge it."""
         with self._redis.pipeline(transaction=True) as pipeline:

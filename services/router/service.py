@@ -261,7 +261,8 @@ class Router:
 
     def _routing_failed(self, delivery: Delivery, event: RequestEvent, error: Exception) -> None:
         self._failures[delivery.entry] += 1
-        tries = self._failures[delivery.entry] + self._reader.times_delivered(delivery) - 1
+        # Not the group's own count of deliveries, which grows as well while an entry waits for its turn or for Redis.
+        tries = self._failures[delivery.entry]
         if tries >= ROUTING_TRIES:
             self._bury(delivery, f"routing failed {tries} times: {error!r}")
             return

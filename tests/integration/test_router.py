@@ -12,10 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis import Redis
 
+from services.router import service
 from services.router.service import Router
 from services.router.settings import RouterConfiguration
 from shared import keys
-from shared.event_log import EventReader
+from shared.event_log import GROUP, EventReader
 from shared.events import (
     AccessRequest,
     Announced,
@@ -321,3 +322,29 @@ def test_a_thread_keeps_the_domain_that_its_record_knows(redis: Redis, new_route
 def fact(redis: Any, request_id: str) -> bytes:
     facts: bytes = redis.hget(keys.request(request_id), "facts")
     return facts
+
+
+def test_what_was_handed_out_often_is_tried_as_often_as_anything_else(
+    redis: Redis,
+    new_router: Callable[[], Router],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever waits behind another's event, or for Redis, is handed out again and again: that is no failure."""
+    monkeypatch.setattr(service, "DEAD_ROUTER_MILLISECONDS", 50)
+    waiting = EventReader(redis, "a router in which it has waited for long")
+    waiting.open()
+    append(redis, [changed("r1"), changed("r2")])
+    waiting.new(10, block_milliseconds=10)
+    for _ in range(2 * service.ROUTING_TRIES):
+        waiting.own(10)
+    pending: Any = redis.xpending_range(keys.EVENTS, GROUP, "-", "+", 10)
+    assert pending[0]["times_delivered"] > service.ROUTING_TRIES
+    redis.hset(keys.request("r1"), mapping={"revision": "1-1", "facts": '{"v": 2}', "told": "[]", "notices": "[]"})
+    redis.expire(keys.request("r1"), 1000)
+    with running(new_router()):
+        wait_until_routed(redis)
+    assert notices(redis) == ["requested"] * 2, "the other one is routed"
+    assert caplog.text.count("r1: routing failed, will be tried again") == service.ROUTING_TRIES - 1
+    letters: Any = redis.xrange(keys.DEAD)
+    assert letters[0][1][b"error"].startswith(f"routing failed {service.ROUTING_TRIES} times: ".encode())
