@@ -101,6 +101,8 @@ async def test_without_the_witness_only_what_is_pending_is_told_again(pipeline: 
     await pipeline.at_rest()
     await pipeline.all_told(settled, ["requested"])
     assert unannounced(router) == len(settled)
+    _, metrics = await router.probe("/metrics")
+    assert f'access_mail_router_events_total{{outcome="settled_unannounced"}} {len(settled)}.0' in metrics
     await wait_until(lambda: watcher.says("cannot be witnessed"), "it says what is missing")
     assert watcher.says("cannot be witnessed") == watcher.says("looking up record") == 1
 

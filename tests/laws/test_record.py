@@ -32,15 +32,22 @@ NEWS = st.builds(
 )
 
 
+def can_stand(thread: Thread) -> bool:
+    """Is it one that the Go plugin reads as it was meant?"""
+    parts = (thread.address, thread.told, thread.message_id)
+    is_text = all(part.encode(errors="ignore").decode() == part for part in parts)
+    return is_text and bool(thread.address) and not set("".join(parts)) & set(",/")
+
+
 @given(NEWS)
 def test_what_is_written_is_read_again(news: News) -> None:
     entry = merged({}, news)
     assert set(entry) == set(KEYS)
-    can_stand = {thread.address: thread for thread in news.threads if thread.encoded}
-    assert {thread.address: thread for thread in threads_of(entry)} == can_stand
+    standing = {thread.address: thread for thread in news.threads if can_stand(thread)}
+    assert {thread.address: thread for thread in threads_of(entry)} == standing
     known = announced(entry)
     if known is None:
-        assert not can_stand
+        assert not standing
         return
     assert known.user == news.user
     assert known.request_reason == news.request_reason
