@@ -186,7 +186,10 @@ class MailerSettings(ProbeSettings):
     )
     longest_probe: Duration = Field(timedelta(minutes=2), description="pauses before such probes double up to this one")
     mails_per_second: float | None = Field(
-        None, gt=0, le=100_000, description="most mails a second to the relay, over all mailers"
+        None,
+        gt=0,
+        le=100_000,
+        description="most mails a second to the relay, over all mailers; no more than a second's are in hand at once",
     )
     connections_of_all: int | None = Field(
         None, ge=1, description="most mails in hand at once, over all mailers; connections that rest come on top"

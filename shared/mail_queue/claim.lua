@@ -156,7 +156,9 @@ local function allowance(relay, away)
         end
         most = 1 - redis.call('SCARD', worker_executions)
     end
-    for _, bound in ipairs({window_of(relay, now) or 0, most_in_flight}) do
+    -- What waits at a slow relay may go on at once, so it is to be no more than the pace allows.
+    local most_at_pace = pace > 0 and math.max(2, math.ceil(pace)) or 0
+    for _, bound in ipairs({window_of(relay, now) or 0, most_in_flight, most_at_pace}) do
         if bound > 0 then
             most = math.min(most, bound - redis.call('ZCOUNT', CLAIMS, now, '+inf'))
         end

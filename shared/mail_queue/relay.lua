@@ -4,7 +4,7 @@
 -- reason, detail: why it is held · wait: seconds before a probe, doubling · probe_at: when the next may go · probe:
 -- claim of the mail that probes · probe_until: when it counts no more · window: most mails in flight, until it is
 -- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row in
--- which our sender or login was refused. Without the hash nobody has met the relay lately, and one mail goes first.
+-- which our sender or login was refused · refusal: how, the same for all of them. Without the hash nobody has met the relay lately, and one mail goes first.
 --
 -- The hash AWAY is there for a worker that was turned away and not let in since, for an hour after it last tried: at: when
 -- it was turned away · reason, detail · wait: seconds before it tries again though others are let in, doubling; 0: they
@@ -37,7 +37,7 @@ end
 
 local function read_relay()
     return read(RELAY, {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
-        'refused', 'reason', 'detail'})
+        'refused', 'refusal', 'reason', 'detail'})
 end
 
 local function read_away()
@@ -60,11 +60,11 @@ local function hold_relay(relay, now, reason, detail, hint, first, longest)
     if relay.state ~= 'open' then
         redis.call('HSET', RELAY, 'changed', seconds(now))
     end
-    redis.call('HDEL', RELAY, 'refused')
+    redis.call('HDEL', RELAY, 'refused', 'refusal')
     redis.call('EXPIRE', RELAY, DAY)
 end
 
 local function release_relay(now)
-    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused', 'probe', 'probe_until')
+    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused', 'refusal', 'probe', 'probe_until')
     redis.call('HSET', RELAY, 'state', 'closed', 'changed', seconds(now), 'window', 2)
 end

@@ -30,12 +30,18 @@ local function try_later(id, pause, perhaps, attempts, started)
     redis.call('ZADD', SCHEDULED, math.ceil(now + pause), id)
 end
 
--- Three different mails in which we were refused, and nothing else between them: no mail is at fault.
-local function is_refused_in_a_row(relay, id)
-    local refused, number = relay.refused or '', 0
+-- How we were refused: the reason with reply code and enhanced code (RFC 3463), for a relay's words may name the mail.
+local function refusal_of(reason, detail)
+    local code = string.match(detail, '^%d%d%d [245]%.%d+%.%d+') or string.match(detail, '^%d%d%d') or ''
+    return reason .. ' ' .. code
+end
+
+-- Three different mails in which we were refused in the same way, and nothing else between them: no mail is at fault.
+local function is_refused_in_a_row(relay, id, refusal)
+    local refused, number = relay.refusal == refusal and relay.refused or '', 0
     if not string.find(refused, id .. ' ', 1, true) then
         refused = refused .. id .. ' '
-        redis.call('HSET', RELAY, 'refused', refused)
+        redis.call('HSET', RELAY, 'refused', refused, 'refusal', refusal)
     end
     for _ in string.gmatch(refused, ' ') do
         number = number + 1
@@ -56,7 +62,7 @@ local function let_in(relay, is_probe, claimed_at)
         return
     end
     if relay.refused then
-        redis.call('HDEL', RELAY, 'refused')
+        redis.call('HDEL', RELAY, 'refused', 'refusal')
     end
     local window = tonumber(relay.window or '0')
     if window > 0 then
@@ -89,7 +95,8 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     if met == 'in' or met == 'busy' then
         let_in(relay, is_probe, claimed_at)
     end
-    local is_away = met == 'away' or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id)))
+    local is_away = met == 'away'
+        or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id, refusal_of(reason, detail))))
     local is_try = is_probe or is_alone(relay, away)
     if not is_away then
         return false, is_try

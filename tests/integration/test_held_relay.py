@@ -120,6 +120,31 @@ class TestOpens:
             await settle(end, job, verdict)
         assert (await ask(end)).relay.held is None
 
+    @pytest.mark.parametrize(
+        "another",
+        [
+            replace(SENDER_REFUSED, detail="550 5.7.23 SPF"),
+            replace(SENDER_REFUSED, detail="553 5.7.1"),
+            replace(SENDER_REFUSED, reason="credentials"),
+        ],
+    )
+    async def test_another_refusal_begins_a_row_of_its_own(
+        self, redis: Redis, end: MailerEnd, another: Verdict
+    ) -> None:
+        put(redis, mails(9))
+        jobs = await claim(end, 6)
+        for job, verdict in zip(jobs, [SENDER_REFUSED, SENDER_REFUSED, another, another], strict=False):
+            await settle(end, job, verdict)
+        assert (await ask(end, 1)).relay.held is None
+        await settle(end, jobs[4], another)
+        assert (await ask(end)).relay.held is not None
+
+    async def test_words_of_the_relay_make_no_other_refusal(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, mails(3))
+        for number, job in enumerate(await claim(end, 3)):
+            await settle(end, job, replace(SENDER_REFUSED, detail=f"550 5.7.1 refused, see ticket {number}"))
+        assert (await ask(end)).relay.held == "sender_refused"
+
     async def test_one_mail_whose_sender_is_refused_again_and_again_does_not(
         self, redis: Redis, end: MailerEnd
     ) -> None:
@@ -365,6 +390,22 @@ class TestPace:
             claims = await ask(end)
             assert len(claims.jobs) == 10
             assert (await ask(end)).pause > 0
+
+    async def test_what_waits_at_a_slow_relay_is_no_more_than_a_second_of_the_pace(
+        self, redis: Redis, redis_url: str
+    ) -> None:
+        known_relay(redis)
+        put(redis, mails(50))
+        async with AsyncRedis.from_url(redis_url) as connection:
+            end = mailer_end(connection, redis, "w3", replace(RELAY, mails_per_second=3))
+            taken: list[Claimed] = []
+            for _ in range(5):
+                redis.hset(keys.relay(RELAY.name), "filled", 0)
+                taken += await claim(end)
+            assert len(taken) == 3
+            await settle(end, taken[0], Delivered("250"))
+            redis.hset(keys.relay(RELAY.name), "filled", 0)
+            assert len(await claim(end)) == 1
 
     async def test_an_empty_queue_needs_no_pause(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, mails(1))
