@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,33 @@ async def test_a_date_to_come_back_at_counts_from_the_answers_own(mailgun: Mailg
     trouble = await unavailable(mailgun)
     assert trouble.retry_after is not None
     assert trouble.retry_after > 86_400
+
+
+async def test_a_mailgun_that_is_busy_gets_half_as_many_mails_at_once(mailgun: Mailgun) -> None:
+    mailgun.answers = [Answer(429, recipient="busy@*"), Answer(200, delay=60, times=3), Answer(200, delay=0.2)]
+    async with transport(mailgun) as http:
+        slow = [asyncio.create_task(http.send(MAIL, held)) for _ in range(3)]
+        await wait_until(lambda: mailgun.requests == 3, "three mails are under way")
+        with pytest.raises(Unavailable):
+            await http.send(replace(MAIL, recipient="busy@example.com"), held)
+        for sending in slow:
+            sending.cancel()
+        await asyncio.wait(slow)
+        before = mailgun.connections
+        await asyncio.gather(*(http.send(MAIL, held) for _ in range(4)))
+    assert mailgun.connections - before <= 2
+
+
+async def test_a_mailgun_that_asks_for_a_pause_gets_it(mailgun: Mailgun) -> None:
+    mailgun.answers = [Answer(429, retry_after="120", times=1), Answer(429, times=1)]
+    async with transport(mailgun) as http:
+        with pytest.raises(Unavailable):
+            await http.send(MAIL, held)
+        with pytest.raises(Unavailable) as caught:
+            await http.send(MAIL, held)
+    assert mailgun.requests == 1
+    assert caught.value.retry_after is not None
+    assert 60 < caught.value.retry_after <= 120
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -1,14 +1,12 @@
 """The pool of connections: as many as are needed and allowed, and no more than the relay bears."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.mailer.errors import Held, Trouble, Unavailable
-from services.mailer.transports.smtp import GROW_SECONDS, Width
 from services.mailer.transports.smtp_connection import MOST_MAILS
 from simulators.mailbox import Mailbox, Rule
 from tests.relaying import IMPATIENT, MAIL, failure, held, to, transport
@@ -76,8 +74,11 @@ async def test_a_wrong_password_is_tried_once_for_all_mails_that_wait() -> None:
         assert len(mailbox.logins) == 1
 
 
-async def test_a_relay_that_bears_few_connections_gets_few_and_no_mail_minds(mailbox: Mailbox) -> None:
-    slow, full = Rule("accepted", delay=0.05), Rule("connect", "421 4.7.0 too many connections")
+async def test_a_relay_that_bears_few_connections_gets_few_and_no_mail_minds(
+    mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    slow, full = Rule("accepted", delay=0.05), Rule("connect", "421 4.7.0 too many connections of ann@example.com")
     mailbox.rules = [slow]
     async with transport(mailbox, connections=10) as smtp:
         await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(2)))
@@ -87,6 +88,8 @@ async def test_a_relay_that_bears_few_connections_gets_few_and_no_mail_minds(mai
         assert refused > 0
         await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
         assert full.obeyed == refused  # it has learned
+    assert "connections at once for now" in caplog.text
+    assert "ann@" not in caplog.text
     assert len(mailbox.mails) == 2 + 2 * len(NAMES)
 
 
@@ -141,32 +144,3 @@ async def test_a_fault_of_ours_reaches_whoever_waits_and_nobody_else(mailbox: Ma
         )
     assert isinstance(faulty, RuntimeError)
     assert (first, last) == ("250 2.0.0 OK: mail 1", "250 2.0.0 OK: mail 2")
-
-
-# -- how wide
-
-
-@given(most=st.integers(1, 1000), hints=st.lists(st.tuples(st.integers(-5, 1500), st.floats(0, 100)), max_size=20))
-def test_there_is_always_one_connection_and_never_one_too_many(most: int, hints: list[tuple[int, float]]) -> None:
-    now = 0.0
-    width = Width(most, lambda: now)
-    for hint, pause in hints:
-        before = width.now
-        width.narrow(hint)
-        assert width.now == min(before, max(1, hint))
-        now += pause
-        assert 1 <= width.now <= most
-
-
-def test_it_grows_again_by_one_at_a_time() -> None:
-    now = 0.0
-    width = Width(20, lambda: now)
-    now = 1000.0
-    width.narrow(3)
-    seen = []
-    for _ in range(20):
-        seen.append(width.now)
-        now += GROW_SECONDS
-    assert seen == [*range(3, 20), 20, 20, 20]
-    width.narrow(19)
-    assert width.now == 19

@@ -1,6 +1,8 @@
 """Mails through Mailgun's HTTP API: the whole MIME message at `messages.mime`."""
 
+import asyncio
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -10,8 +12,10 @@ from urllib.parse import quote
 import httpx
 
 from services.mailer.errors import ClaimLost, DeliveryError, Held, Refusal, Refused, Trouble, Unavailable
+from services.mailer.retries import LONGEST_HINT
 from services.mailer.settings import secret
 from services.mailer.transports import Envelope, StillHeld
+from services.mailer.transports.width import Width
 from shared.mail import one_line
 from shared.settings import MailgunSettings, SettingsError
 
@@ -36,6 +40,10 @@ class MailgunTransport:
         self.at_once = connections
         self._settings = settings
         self._url = f"{settings.base_url}/v3/{quote(settings.domain, safe='')}/messages.mime"
+        self._width = Width(connections, time.monotonic)
+        self._posting = 0
+        self._posted = asyncio.Event()
+        self._quiet_until = 0.0
         self._client = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=connections))
         self.reload()
 
@@ -52,15 +60,37 @@ class MailgunTransport:
 
     async def send(self, envelope: Envelope, still_held: StillHeld) -> str:
         """See `Transport`; the answer is Mailgun's id of the message."""
+        while self._posting >= self._width.now:
+            self._posted.clear()
+            await self._posted.wait()
+        if (pause := self._quiet_until - time.monotonic()) > 0:
+            raise Unavailable(Trouble.BUSY, "Mailgun has asked for a pause", retry_after=pause)
+        self._posting += 1
+        try:
+            return await self._hand_over(envelope, still_held)
+        except Unavailable as error:
+            if error.reason is Trouble.BUSY:
+                self._is_busy(min(error.retry_after or 0, LONGEST_HINT))
+            raise
+        finally:
+            self._posting -= 1
+            self._posted.set()
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._client.aclose()
+
+    def _is_busy(self, pause: float) -> None:
+        """Half as many at once will do for now, and none at all for as long as it asks us to wait."""
+        self._width.narrow(self._posting // 2, "it is busy")
+        self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
+
+    async def _hand_over(self, envelope: Envelope, still_held: StillHeld) -> str:
         message = ("message.eml", envelope.content + envelope.shared, "message/rfc822")
         if not still_held():
             raise ClaimLost
         fields = {"to": envelope.recipient} | ({"o:testmode": "yes"} if self._settings.test_mode else {})
         return await self._post(fields, {"message": message})
-
-    async def close(self) -> None:
-        """Drop all connections."""
-        await self._client.aclose()
 
     async def _post(self, fields: dict[str, str], files: dict[str, tuple[str, bytes, str]]) -> str:
         auth = httpx.BasicAuth("api", self._key())

@@ -5,7 +5,6 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 from services.mailer.errors import Held
@@ -14,37 +13,13 @@ from services.mailer.transports.smtp_connection import Connection
 from services.mailer.transports.smtp_conversation import Conversation
 from services.mailer.transports.smtp_login import Login, Patience, login_secret
 from services.mailer.transports.smtp_traffic import Carrier, Sending
+from services.mailer.transports.width import Width
 from shared.settings import SettingsError, SmtpSettings
 
 log = logging.getLogger(__name__)
 
-GROW_SECONDS = 10.0
-"""After a relay's complaint the pool is wider by one connection each time that so much time has passed."""
-
 LOCKSTEP_SECONDS = 600.0
 """How long a relay that broke its promise of PIPELINING gets each command by itself."""
-
-
-class Width:
-    """How many connections the relay bears, as far as it has let us know."""
-
-    def __init__(self, most: int, clock: Callable[[], float]) -> None:
-        self._most = most
-        self._clock = clock
-        self._width = most
-        self._since = 0.0
-
-    @property
-    def now(self) -> int:
-        """From one to `most`."""
-        if self._width == self._most:
-            return self._most
-        return min(self._most, self._width + int((self._clock() - self._since) / GROW_SECONDS))
-
-    def narrow(self, width: int) -> None:
-        """No more than this many for now, but one in any case."""
-        if width < self.now:
-            self._width, self._since = max(1, width), self._clock()
 
 
 class SmtpTransport:
@@ -121,7 +96,7 @@ class SmtpTransport:
 
     def relay_is_busy(self) -> None:
         """Half as many will do for now."""
-        self._narrow(len(self._carriers) // 2, "it is busy")
+        self._width.narrow(len(self._carriers) // 2, "it is busy")
 
     def pipelining_fails(self) -> None:
         """Another try in a while."""
@@ -176,21 +151,16 @@ class SmtpTransport:
             self._call_somebody()
 
     def _failed(self, error: Exception, connection: Connection | None) -> None:
+        why = f"it turns others away ({error.reason})" if isinstance(error, Held) else "a fault of ours"
         if not isinstance(error, Held):
             log.error("a connection to the relay ended by a fault of ours", exc_info=error)
         if connection is not None:
             return  # its mails know
         if self._carriers:
-            self._narrow(len(self._carriers), str(error))  # they carry what waits
+            self._width.narrow(len(self._carriers), why)  # they carry what waits
             return
         while self.waiting:
             self.waiting.popleft().fail(error)
-
-    def _narrow(self, width: int, why: str) -> None:
-        before = self._width.now
-        self._width.narrow(width)
-        if self._width.now < before:
-            log.info("the relay gets %d connections at once for now, not %d: %s", self._width.now, before, why)
 
 
 def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
