@@ -3,6 +3,7 @@
 import logging
 import re
 
+from services.mailer.errors import Trouble
 from services.mailer.seam import WorkerMetrics
 from shared.mail_queue.mailer_end import Claims
 from shared.relay import RelayState
@@ -22,9 +23,11 @@ class RelayWatch:
 
     @property
     def turns_us_away(self) -> str | None:
-        """Why this mailer alone can send nothing; None: it can, or all mailers fare alike."""
+        """Why this mailer alone can send nothing; None: it can, or all mailers fare alike, or the relay has no time."""
         reason, detail = self._last.turns_us_away, _without_addresses(self._last.detail)
-        return None if reason is None else f"the relay turns only this mailer away ({reason}: {detail})"
+        if reason in (None, Trouble.BUSY):
+            return None
+        return f"the relay turns only this mailer away ({reason}: {detail})"
 
     def sees(self, claims: Claims) -> None:
         """The relay as this claim has found it."""
@@ -42,10 +45,10 @@ class RelayWatch:
             )
         if state.held is None and self._last.held is not None:
             log.info("the relay lets us in again")
-        was_turned_away, self._last = self._last.turns_us_away is not None, state
-        if state.turns_us_away is not None and not was_turned_away:
+        told, self._last = self.turns_us_away, state
+        if told is None and self.turns_us_away is not None:
             log.error("%s; others send its mails, and it tries one at a time", self.turns_us_away)
-        if state.reason is None and was_turned_away:
+        if told is not None and state.reason is None:
             log.info("the relay does not turn this mailer away any more")
 
 

@@ -37,3 +37,9 @@ def test_a_mailer_that_alone_is_turned_away_says_so_once(caplog: pytest.LogCaptu
     first, last = caplog.messages
     assert first.startswith("the relay turns only this mailer away (tls: unknown CA, ask <address>); others send")
     assert last == "the relay does not turn this mailer away any more"
+
+
+def test_a_relay_that_is_merely_busy_leaves_a_mailer_ready() -> None:
+    watch = RelayWatch(CountingMetrics())
+    seen(watch, RelayState(turns_us_away="busy", detail="421 too many connections"))
+    assert watch.turns_us_away is None
