@@ -192,7 +192,7 @@ class MailerSettings(ProbeSettings):
         description="most mails a second to the relay, over all mailers; no more than a second's are in hand at once",
     )
     connections_of_all: int | None = Field(
-        None, ge=1, description="most mails in hand at once, over all mailers; connections that rest come on top"
+        None, ge=1, description="most mails in hand at once, over all mailers; connections then rest for a second only"
     )
 
 

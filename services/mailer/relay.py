@@ -14,6 +14,9 @@ from shared.settings import SmtpSettings
 HTTP_TIMEOUT = 60.0
 """Seconds. Impatience makes duplicates."""
 
+SHARED_IDLE = 1.0
+"""Seconds that a connection rests where all mailers together may have so many: those that rest are not counted."""
+
 ACCEPTED = 250
 
 
@@ -61,5 +64,6 @@ def _transport(configuration: MailerConfiguration) -> Transport:
     relay = configuration.relay
     if isinstance(relay, SmtpSettings):
         ehlo_name = relay.ehlo_name or configuration.sender.address.rpartition("@")[2]
-        return SmtpTransport(relay, ehlo_name, configuration.mailer.connections, Patience())
+        patience = Patience(idle=SHARED_IDLE) if configuration.mailer.connections_of_all else Patience()
+        return SmtpTransport(relay, ehlo_name, configuration.mailer.connections, patience)
     return MailgunTransport(relay, configuration.mailer.connections, HTTP_TIMEOUT)

@@ -94,6 +94,15 @@ async def test_a_retried_mail_is_the_same_mail(mailbox: Mailbox, registry: Colle
     assert mailbox.mails[0].raw == mailbox.mails[1].raw
 
 
+async def test_where_all_mailers_share_connections_none_is_kept_for_long(
+    mailbox: Mailbox, registry: CollectorRegistry
+) -> None:
+    async with mailroom(registry, smtp=smtp(mailbox), mailer={"connections_of_all": 2}) as room:
+        await room.deliver(claimed(), held)
+        assert mailbox.open
+        await wait_until(lambda: not mailbox.open, "the relay is left, for others")
+
+
 async def test_an_unwanted_mail_reaches_no_relay(mailbox: Mailbox, registry: CollectorRegistry) -> None:
     async with mailroom(registry, smtp=smtp(mailbox)) as room:
         assert await room.deliver(claimed(receipt=Receipt(Outcome.DELIVERED)), held) == Dropped("already_settled")
