@@ -17,7 +17,7 @@ from services.mailer.settings import MailerConfiguration
 from services.mailer.worker import MailWorker
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Dropped, Verdict
+from shared.mail import Dead, Delivered, Dropped, Recipient, Verdict
 from shared.relay import RelayTerms
 from shared.settings import Settings
 from simulators.mailbox import Mailbox
@@ -100,10 +100,14 @@ def mailroom(mailbox: Mailbox, **mailer: Any) -> Mailroom:
     return Mailroom.from_settings(configuration, Metrics(CollectorRegistry()))
 
 
+def people(number: int) -> list[Recipient]:
+    return [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
+
+
 def put_many(redis: Redis, number: int) -> None:
+    """A mail to each of so many people, by way of a relay that has taken mails for long."""
     known_relay(redis)
-    people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(number)]
-    put(redis, [mail("requested", person) for person in people])
+    put(redis, [mail("requested", person) for person in people(number)])
 
 
 def delivered(redis: Any) -> int:

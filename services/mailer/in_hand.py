@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Hands:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._jobs: dict[str, InHand] = {}
+        self._hoped_for: Collection[str] = ()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -82,6 +84,19 @@ class Hands:
     def tasks(self) -> list[asyncio.Task[None]]:
         """Deliveries under way."""
         return [job.task for job in self._jobs.values() if job.task]
+
+    def reach_out(self) -> list[str]:
+        """Fresh executions for a claim of as many jobs as there is room for. Those of the claim before are over."""
+        self._hoped_for = [uuid.uuid4().hex for _ in range(self.room)]
+        return self._hoped_for
+
+    def close(self) -> None:
+        """No claim is under way any more."""
+        self._hoped_for = ()
+
+    def strays(self, held: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
+        """Of what Redis has given us (job id, execution): what we never heard of, so that no relay has it."""
+        return [(id_, one, False) for id_, one in held if one not in self._jobs and one not in self._hoped_for]
 
     def take(self, job_id: str, execution: str, asked_at: float, claimed: Claimed | None) -> InHand:
         """A job whose claim was asked for at this time."""

@@ -15,6 +15,7 @@ RENEW_SECONDS = 5.0
 DUE_SECONDS = 1.0
 RECOVER_SECONDS = 5.0
 SWEEP_SECONDS = 10.0
+STRAYS_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 """Far shorter than `KNOWN_SECONDS`: a loop that is late for once keeps no mail back."""
 
@@ -42,6 +43,7 @@ class Upkeep:
         return [
             ("renew", self._renew, RENEW_SECONDS),
             ("look", self._look_again, LOOK_SECONDS),
+            ("strays", self._release_strays, STRAYS_SECONDS),
             ("due", self._queue_due, DUE_SECONDS),
             ("recover", self._recover, RECOVER_SECONDS),
             ("sweep", self._sweep, SWEEP_SECONDS),
@@ -57,6 +59,12 @@ class Upkeep:
             for now in await self._end.look_again([job.claimed for job in unsure.values() if job.claimed]):
                 job = unsure[now.execution]
                 job.unwanted, job.known_at = self._delivery.unwanted(now), time.monotonic()
+
+    async def _release_strays(self) -> None:
+        """What a claim took whose answer was lost: left alone, it would pass for the mails of a mailer that died."""
+        if strays := self._hands.strays(await self._end.held()):
+            released = await self._end.release(strays)
+            log.warning("%d mails go back into the queue: Redis's word that they were ours was lost", released)
 
     async def _queue_due(self) -> None:
         while await self._end.queue_due() >= BATCH:

@@ -6,7 +6,6 @@ Jobs go through the scripts of `shared.mail_queue`; `registration.py` has RQ's o
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -149,7 +148,7 @@ class MailWorker(RegisteredWorker):
                 continue
             if room < self._hands.handful and await self._rest(GATHER_SECONDS):
                 continue
-            answer = await self._unless_stopped(CLAIM, partial(self._ask_for, self._hands.room))
+            answer = await self._unless_stopped(CLAIM, self._reach_out)
             if answer is None:
                 break
             asked_at, claims = answer
@@ -169,10 +168,10 @@ class MailWorker(RegisteredWorker):
                 await self._try_to_wait()
         return worked
 
-    async def _ask_for(self, room: int) -> tuple[float, Claims]:
+    async def _reach_out(self) -> tuple[float, Claims]:
         """Claims live from Redis's answer on, which is later than the time of asking that is given with them."""
         asked_at = time.monotonic()
-        return asked_at, await self._end.claim([uuid.uuid4().hex for _ in range(room)])
+        return asked_at, await self._end.claim(self._hands.reach_out())
 
     def _take(self, crew: Crew, job: Claimed | Malformed, asked_at: float) -> None:
         self._state = WorkerStatus.BUSY  # `claim.lua` has told Redis
@@ -245,19 +244,34 @@ class MailWorker(RegisteredWorker):
         while tasks and len(self._stops) < COLD_SHUTDOWN_STOPS and time.monotonic() < since + FINISH_SECONDS:
             _, pending = await asyncio.wait(tasks, timeout=0.1)
             tasks = list(pending)
-        remaining = max(0.5, since + GIVE_BACK_SECONDS - time.monotonic())
-        with suppress(TimeoutError, RedisError):  # Redis is away: the claims' end puts all that back
-            async with asyncio.timeout(remaining):
-                await end(tasks)
-                await self._done.join()
-                if left := self._hands.left():
-                    log.info("%d mails in flight go back into the queue", await self._end.release(left))
+        giving_back = asyncio.create_task(self._give_back(tasks))
+        await asyncio.wait([giving_back], timeout=max(0.5, since + GIVE_BACK_SECONDS - time.monotonic()))
+        if giving_back.done():
+            giving_back.result()
+        else:
+            await end([giving_back])  # Redis is away: the claims' end puts all that back
+
+    async def _give_back(self, tasks: list[asyncio.Task[None]]) -> None:
+        """End these deliveries; what is not done then goes back."""
+        await end(tasks)
+        await self._done.join()
+        self._hands.close()
+        if self._hands:
+            await self._persistence.until_done("release", self._release)
+        else:
+            with suppress(RedisError):  # one try: most likely there is nothing
+                await self._persistence.once("release", self._release)
+
+    async def _release(self) -> None:
+        left = [*self._hands.left(), *self._hands.strays(await self._end.held())]
+        if left:
+            log.info("%d mails in flight go back into the queue", await self._end.release(left))
 
     async def _unless_stopped(self, activity: str, action: Callable[[], Awaitable[T]]) -> T | None:
         """Do it until Redis does its part; None if the worker is to stop before that."""
         doing = asyncio.create_task(self._persistence.until_done(activity, action))
         while not doing.done():
-            # What was asked for before the stop may have been given: a claim that is not taken up ends by itself.
+            # What was asked for before the stop may have been given: it is taken up, or goes back at the end.
             is_last = bool(self._stops)
             await asyncio.wait([doing], timeout=IDLE_SECONDS)
             if is_last:

@@ -163,6 +163,11 @@ class MailerEnd:
             for job, outcome in zip(claimed, outcomes, strict=True)
         ]
 
+    async def held(self) -> list[tuple[str, str]]:
+        """Job id and execution of all that Redis has given to this worker and not got back."""
+        entries = cast("set[bytes]", await self._redis.smembers(self._worker_keys[1]))
+        return [(id_, execution) for id_, _, execution in (entry.decode().rpartition(":") for entry in sorted(entries))]
+
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Write what became of these jobs; gives the number of those whose claim was lost."""
         rows = [_settlement_row(settlement) for settlement in settlements]

@@ -10,6 +10,7 @@ import pytest
 from shared import keys
 from shared.claimed import Claimed
 from shared.mail import Delivered, Later, Verdict
+from shared.mail_queue.layout import script_source
 from simulators.mailbox import Mailbox
 from simulators.rules import Rule
 from tests.faults.mailers import Mailers, mailers_in
@@ -17,9 +18,9 @@ from tests.faults.redis_proxy import Call, Fault, RedisProxy
 from tests.faults.threads import COURSE, Threads
 from tests.faults.valkey import Valkey
 from tests.mails import ANN, BOB, mail, put
-from tests.queueing import end_claims, known_relay
+from tests.queueing import end_claims, is_perhaps_sent, known_relay, receipt
 from tests.waiting import wait_for, wait_until
-from tests.working import Gate, Running, delivered
+from tests.working import Gate, Running, delivered, people, put_many, working
 
 SCRIPTS = ("claim", "renew", "settle", "due", "recover", "sweep")
 ERRORS = (
@@ -39,6 +40,10 @@ async def hangs_up(call: Call) -> None:
 
 async def does_and_hangs_up(call: Call) -> None:
     await call.do_and_hang_up()
+
+
+async def does_in_silence(call: Call) -> None:
+    await call.do_in_secret()
 
 
 def before(pid: int) -> Fault:
@@ -120,6 +125,61 @@ def test_a_script_that_fails_loses_nothing_and_tells_nothing_twice(
     assert sorted(set(moody.sent)) == sorted(moody.sent), "none was sent twice"
     assert valkey.redis.zcard("rq:failed:mail") == 0
     assert valkey.redis.llen("rq:queue:mail") == 0
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("fault", [*map(answers, ERRORS), hangs_up, does_and_hangs_up])
+def test_what_is_in_hand_goes_back_at_the_end_although_redis_fails_at_first(
+    valkey: Valkey, proxy: RedisProxy, fault: Fault
+) -> None:
+    put_many(valkey.redis, 3)
+    with working(proxy.url, gate := Gate()) as running:
+        wait_for(lambda: len(gate.in_hand) == 3, "three mails are in hand")
+        proxy.fault("release", fault)
+        running.worker.stop()
+        running.worker.stop()
+        running.thread.join(timeout=20)
+    assert proxy.is_through
+    assert valkey.redis.llen("rq:queue:mail") == 3
+    assert valkey.redis.zcard(keys.CLAIMS) == 0
+    assert not any(is_perhaps_sent(valkey.redis, mail("requested", person)) for person in people(3))
+
+
+@pytest.fixture
+def claimed_in_vain(valkey: Valkey, proxy: RedisProxy) -> Callable[[Fault], None]:
+    """Three mails, whose first claim meets this fault: no `NOSCRIPT` comes before it."""
+
+    def prepare(fault: Fault) -> None:
+        put_many(valkey.redis, 3)
+        valkey.redis.script_load(script_source("claim"))
+        proxy.fault("claim", fault)
+
+    return prepare
+
+
+def test_what_a_claim_took_whose_answer_was_lost_goes_back_unsent(
+    valkey: Valkey, proxy: RedisProxy, claimed_in_vain: Callable[[Fault], None]
+) -> None:
+    claimed_in_vain(does_and_hangs_up)
+    gate = Gate()
+    gate.open()
+    with working(proxy.url, gate) as running:
+        wait_for(lambda: delivered(valkey.redis) == 3, "all are delivered, long before the claims' end")
+    assert running.metrics.left_by_the_dead == 0
+    assert not any(receipt(valkey.redis, mail("requested", person))["perhaps"] == "1" for person in people(3))
+
+
+def test_what_a_claim_took_while_the_worker_was_to_stop_goes_back_unsent(
+    valkey: Valkey, proxy: RedisProxy, claimed_in_vain: Callable[[Fault], None]
+) -> None:
+    claimed_in_vain(does_in_silence)
+    with working(proxy.url, Gate()) as running:
+        wait_for(lambda: valkey.redis.zcard(keys.CLAIMS) == 3, "Redis has given it three mails")
+        running.worker.stop()
+        running.thread.join(timeout=20)
+    assert valkey.redis.llen("rq:queue:mail") == 3
+    assert valkey.redis.zcard(keys.CLAIMS) == 0
+    assert not any(is_perhaps_sent(valkey.redis, mail("requested", person)) for person in people(3))
 
 
 def is_stopped(proxy: RedisProxy, pid: int) -> bool:
