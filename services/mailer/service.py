@@ -10,7 +10,8 @@ from services.mailer.settings import MailerConfiguration
 from services.mailer.worker import MailWorker
 from shared.mail_queue.depth import queue_depth
 from shared.redis import connect, connect_async
-from shared.settings import Settings
+from shared.settings import MailerSettings, Settings
+from shared.settings_values import OnAmbiguous
 
 
 class Mailer:
@@ -33,7 +34,7 @@ class Mailer:
             mailroom,
             metrics,
             relay=configuration.relay_terms,
-            capacity=mailroom.relay.at_once,
+            capacity=_capacity(configuration.mailer, mailroom.relay.at_once),
         )
         return cls(worker, mailroom)
 
@@ -57,3 +58,8 @@ class Mailer:
     def ready(self) -> str | None:
         """What is missing; None while mails can be taken."""
         return self._worker.trouble or self._worker.turned_away
+
+
+def _capacity(settings: MailerSettings, at_once: int) -> int:
+    """Mails to have in hand. Where none may come twice, all of them are dead letters if their mailer dies: so, few."""
+    return min(at_once, settings.connections) if settings.on_ambiguous is OnAmbiguous.DEAD else at_once

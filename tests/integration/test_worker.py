@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rq import Worker
 
 from services.mailer.mailroom import Mailroom
 from services.mailer.metrics import Metrics
+from services.mailer.service import Mailer
 from services.mailer.settings import MailerConfiguration
 from shared import keys
 from shared.claimed import Claimed
@@ -187,3 +189,33 @@ def test_the_names_of_killed_mailers_are_forgotten(
         redis.sadd(place, killed)
     with working(redis_url, Gate()):
         wait_for(lambda: not any(redis.sismember(place, killed) for place in places), "RQ does not list it any more")
+
+
+@pytest.mark.parametrize(("on_ambiguous", "in_hand"), [("retry", 6), ("dead", 2)])
+def test_where_none_may_come_twice_only_mails_that_can_be_sent_at_once_are_taken(
+    redis: Redis, redis_url: str, on_ambiguous: str, in_hand: int
+) -> None:
+    """The others in hand would be dead letters, too, if the mailer died: nobody would know that they were not sent."""
+    with Mailbox().run_in_thread() as mailbox:
+        mailbox.rules.append(slow := Rule("rcpt", delay=60))
+        sections = {
+            "smtp": {"host": "localhost", "port": mailbox.port, "starttls_policy": "disabled"},
+            "delivery": {"sender": "access@example.com"},
+            "mailer": {"connections": 2, "on_ambiguous": on_ambiguous},
+            "redis": {"url": redis_url},
+        }
+        mailer = Mailer.from_settings(Settings.model_validate(sections), CollectorRegistry())
+        redis.hset(keys.relay(f"localhost:{mailbox.port}"), mapping={"state": "closed", "changed": 0})
+        redis.expire(keys.relay(f"localhost:{mailbox.port}"), 60)
+        put_many(redis, 10)
+        thread = threading.Thread(target=mailer.run)
+        thread.start()
+        try:
+            wait_for(lambda: slow.obeyed == 2, "each connection has its mail")
+            wait_for(lambda: redis.zcard(keys.CLAIMS) >= in_hand, "so many mails are in hand")
+            assert redis.zcard(keys.CLAIMS) == in_hand
+        finally:
+            mailer.stop()
+            mailer.stop()
+            thread.join(timeout=20)
+    assert not thread.is_alive()
