@@ -14,6 +14,7 @@ class CountingMetrics:
         self.verdicts: Counter[str] = Counter()
         self.taken = 0
         self.lost = 0
+        self.dropped_as_canceled = 0
         self.left_by_the_dead = 0
         self.redis_failures = 0
         self.probes = 0
@@ -31,6 +32,10 @@ class CountingMetrics:
         assert accepted_at > 0
         assert claimed is None or claimed.mail.id
         self.verdicts[type(verdict).__name__.lower()] += 1
+
+    def canceled(self, mails: int) -> None:
+        """Count mails that were dropped because an operator has canceled them."""
+        self.dropped_as_canceled += mails
 
     def recovered(self, jobs: int) -> None:
         """Count jobs that dead or stock workers had left."""

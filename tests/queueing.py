@@ -39,7 +39,7 @@ async def claim_one(end: MailerEnd, expected: Mail) -> Claimed:
     return job
 
 
-async def settle(end: MailerEnd, job: Claimed, verdict: Verdict) -> int:
+async def settle(end: MailerEnd, job: Claimed, verdict: Verdict) -> tuple[int, int]:
     return await end.settle([Settlement(job.mail.id, job.execution, job.now, verdict)])
 
 

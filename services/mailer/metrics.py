@@ -14,6 +14,9 @@ CLAIM_LOST = "claim_lost"
 AMBIGUOUS = "ambiguous"
 """Reason of a dead letter that the relay may have taken."""
 
+CANCELED = "canceled"
+"""Reason of a mail that an operator has canceled, whether or not it was in hand."""
+
 _WORKER = ("malformed", "internal_error", "poison")
 """Reasons of dead letters that are no mails, met a fault of ours, or whose workers died too often in a row."""
 
@@ -21,7 +24,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "delivered": ("accepted",),
     "later": (*Trouble, Refusal.SENDER_REFUSED, CLAIM_LOST),
     "held": tuple(Trouble),
-    "dropped": tuple(Unwanted),
+    "dropped": (*Unwanted, CANCELED),
     "dead": (*Refusal, *TooLate, AMBIGUOUS, *_WORKER),
 }
 
@@ -134,6 +137,10 @@ class Metrics:
     def claims_lost(self, jobs: int) -> None:
         """Count mails whose claim was lost while they were in hand."""
         self._claims_lost.inc(jobs)
+
+    def canceled(self, mails: int) -> None:
+        """Count mails that were dropped because an operator has canceled them."""
+        self._mails.labels("dropped", CANCELED).inc(mails)
 
     def recovered(self, jobs: int) -> None:
         """Count jobs that dead or stock workers had left."""

@@ -30,6 +30,9 @@ class WorkerMetrics(Protocol):
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail (None: a job that was no mail), at a time by this host's clock."""
 
+    def canceled(self, mails: int) -> None:
+        """Count mails that were dropped because an operator has canceled them."""
+
     def recovered(self, jobs: int) -> None:
         """Count jobs that dead or stock workers had left."""
 

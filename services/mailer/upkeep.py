@@ -63,7 +63,8 @@ class Upkeep:
     async def _release_strays(self) -> None:
         """What a claim took whose answer was lost: left alone, it would pass for the mails of a mailer that died."""
         if strays := self._hands.strays(await self._end.held()):
-            released = await self._end.release(strays)
+            released, canceled = await self._end.release(strays)
+            self._metrics.canceled(canceled)
             log.warning("%d mails go back into the queue: Redis's word that they were ours was lost", released)
 
     async def _queue_due(self) -> None:
@@ -77,7 +78,8 @@ class Upkeep:
             self._metrics.recovered(recovered)
 
     async def _sweep(self) -> None:
-        freed, adopted = await self._end.sweep()
+        freed, adopted, canceled = await self._end.sweep()
+        self._metrics.canceled(canceled)
         await asyncio.to_thread(self._clean_up_after_stock_workers)
         if freed or adopted:
             log.warning(

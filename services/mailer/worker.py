@@ -153,6 +153,7 @@ class MailWorker(RegisteredWorker):
                 break
             asked_at, claims = answer
             self._metrics.claimed(len(claims.jobs))
+            self._metrics.canceled(claims.canceled)
             self._relay.sees(claims)
             for job in claims.jobs:
                 self._take(crew, job, asked_at)
@@ -230,8 +231,9 @@ class MailWorker(RegisteredWorker):
             while not self._done.empty() and len(batch) < BATCH:
                 batch.append(self._done.get_nowait())
             # Until it succeeds, shutdown or not: a receipt counts even when the claim is lost by then.
-            lost = await self._persistence.until_done(SETTLE, partial(self._end.settle, batch))
+            lost, canceled = await self._persistence.until_done(SETTLE, partial(self._end.settle, batch))
             self._metrics.claims_lost(lost)
+            self._metrics.canceled(canceled)
             self._hands.let_go([settlement.execution for settlement in batch])
             for _ in batch:
                 self._done.task_done()
@@ -265,7 +267,9 @@ class MailWorker(RegisteredWorker):
     async def _release(self) -> None:
         left = [*self._hands.left(), *self._hands.strays(await self._end.held())]
         if left:
-            log.info("%d mails in flight go back into the queue", await self._end.release(left))
+            released, canceled = await self._end.release(left)
+            self._metrics.canceled(canceled)
+            log.info("%d mails in flight go back into the queue", released)
 
     async def _unless_stopped(self, activity: str, action: Callable[[], Awaitable[T]]) -> T | None:
         """Do it until Redis does its part; None if the worker is to stop before that."""

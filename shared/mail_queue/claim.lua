@@ -5,7 +5,7 @@
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
 --       from 15 on: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests, buried, pause, is a probe, reason for which the relay is held, when that changed, reason for
+-- Gives {now, jobs, requests, buried, mails dropped as canceled, pause, is a probe, reason for which the relay is held, when that changed, reason for
 -- which it turns this worker alone away, detail of either}.
 -- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
 -- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
@@ -208,6 +208,6 @@ if redis.call('EXISTS', suspended) == 0 then
         pause = 0
     end
 end
-return {seconds(now), jobs, requests, buried, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
+return {seconds(now), jobs, requests, buried, canceled, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
     relay.state == 'open' and relay.reason or '', relay.changed or '',
     is_alone(relay, away) and away.wait ~= '0' and away.reason or '', relay.detail or away.detail or ''}

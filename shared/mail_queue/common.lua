@@ -103,6 +103,9 @@ local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, e
     return true
 end
 
+-- How many mails this run has dropped because an operator has canceled them.
+local canceled = 0
+
 -- What an operator has canceled leaves its receipt alone. Tells whether it is gone: not before the mailer that has it
 -- in hand has settled it.
 local function drop_canceled(id)
@@ -115,6 +118,7 @@ local function drop_canceled(id)
     local perhaps = (holder ~= '' or job[2] == '1') and '1' or '0'
     write_receipt(id, 'dropped', perhaps, 'canceled', '', job[3] or '0')
     forget_job(id)
+    canceled = canceled + 1
     return true
 end
 

@@ -58,6 +58,8 @@ class Claims:
     jobs: Sequence[Claimed | Malformed]
     poison: Sequence[str]
     """Ids of jobs whose workers have died too often in a row: dead letters now."""
+    canceled: int
+    """Mails that were dropped, for an operator had canceled them."""
     pause: float
     """Seconds until it is worth while to ask again although there are jobs; 0: there are none."""
     is_probe: bool
@@ -108,7 +110,7 @@ class MailerEnd:
         """Take at most one job for each of these fresh execution ids."""
         worker: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
         relay: list[Argument] = [self._relay.mails_per_second or 0, self._relay.connections or 0]
-        now, jobs, requests, buried, pause, is_probe, *state = await self._run(
+        now, jobs, requests, buried, canceled, pause, is_probe, *state = await self._run(
             "claim", [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED], [*worker, *relay, *executions]
         )
         facts = {key: _facts(text) for key, text in requests}
@@ -116,6 +118,7 @@ class MailerEnd:
         return Claims(
             jobs=[_claimed(row, float(now), facts) for row in jobs],
             poison=[id_.decode() for id_ in buried],
+            canceled=int(canceled),
             pause=float(pause),
             is_probe=bool(is_probe),
             relay=RelayState(held or None, turns_us_away or None, detail, float(changed or 0)),
@@ -168,19 +171,24 @@ class MailerEnd:
         entries = cast("set[bytes]", await self._redis.smembers(self._worker_keys[1]))
         return [(id_, execution) for id_, _, execution in (entry.decode().rpartition(":") for entry in sorted(entries))]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Write what became of these jobs; gives the number of those whose claim was lost."""
+    async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
+        """Write what became of these jobs; gives (jobs whose claim was lost, mails dropped as canceled)."""
         rows = [_settlement_row(settlement) for settlement in settlements]
         worker: list[Argument] = [self._worker, as_rq_time(time.time())]
         relay: list[Argument] = [self._relay.first_probe, self._relay.longest_probe]
         arguments = [*worker, *relay, *flat(rows)]
-        return int(await self._run("settle", [*self._worker_keys, self._relay_key], arguments))
+        lost, canceled = await self._run("settle", [*self._worker_keys, self._relay_key], arguments)
+        return int(lost), int(canceled)
 
-    async def release(self, held: Sequence[tuple[str, str, bool]]) -> int:
-        """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue; gives how many."""
+    async def release(self, held: Sequence[tuple[str, str, bool]]) -> tuple[int, int]:
+        """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue.
+
+        Gives (jobs that were put back, mails dropped as canceled).
+        """
         rows = [(job_id, execution, "1" if perhaps else "0") for job_id, execution, perhaps in held]
         arguments = [as_rq_time(time.time()), *flat(rows)]
-        return int(await self._run("release", [self._worker_keys[1]], arguments))
+        released, canceled = await self._run("release", [self._worker_keys[1]], arguments)
+        return int(released), int(canceled)
 
     async def recover(self) -> int:
         """Put back what dead workers held; gives the number of jobs.
@@ -197,16 +205,19 @@ class MailerEnd:
         """Queue the jobs whose pause is over; gives their number."""
         return int(await self._run("due", [], [BATCH, as_rq_time(time.time())]))
 
-    async def sweep(self) -> tuple[int, int]:
-        """Look at the next few mails that wait, were canceled or failed; gives (threads freed, jobs put back)."""
+    async def sweep(self) -> tuple[int, int, int]:
+        """Look at the next few mails that wait, were canceled or failed.
+
+        Gives (threads freed, jobs put back, mails dropped as canceled).
+        """
         deferred = await self._next_of(self._deferred_key)
         canceled = await self._next_of(self._canceled_key)
         failed = await self._next_of(self._failed_key)
         if not deferred and not canceled and not failed:
-            return 0, 0
+            return 0, 0, 0
         header: list[Argument] = [as_rq_time(time.time()), len(deferred), len(canceled)]
-        freed, adopted = await self._run("sweep", [], [*header, *deferred, *canceled, *failed])
-        return int(freed), int(adopted)
+        freed, adopted, dropped = await self._run("sweep", [], [*header, *deferred, *canceled, *failed])
+        return int(freed), int(adopted), int(dropped)
 
     async def _next_of(self, registry: str) -> list[bytes]:
         """The next few ids of this registry, by score."""

@@ -4,7 +4,7 @@
 -- KEYS  10 the worker's executions
 -- ARGV  8 time as RQ writes it, from 9 on, for each job: id · execution · perhaps ('1': the relay may have taken it),
 --       in the order of taking
--- Gives the number of jobs that were put back.
+-- Gives {jobs that were put back, mails dropped as canceled}.
 local released = 0
 for position = #ARGV - 2, 9, -3 do
     local id, execution, perhaps = ARGV[position], ARGV[position + 1], ARGV[position + 2]
@@ -15,4 +15,4 @@ for position = #ARGV - 2, 9, -3 do
         released = released + 1
     end
 end
-return released
+return {released, canceled}

@@ -6,7 +6,7 @@
 --       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
 --       · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing now, 'us': it refused our
 --       sender or login, 'away': it turned us away, '') · when it was claimed
--- Gives the number of mails whose claim was lost.
+-- Gives {mails whose claim was lost, mails dropped as canceled}.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local now = clock()
@@ -140,6 +140,7 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
         outcome = 'delivered'
     elseif job[4] == 'canceled' then
         outcome, reason, detail = 'dropped', 'canceled', ''
+        canceled = canceled + 1
     end
     if outcome == 'held' then
         -- The next ones that try are other mails: this one may be the only one that the relay turns away.
@@ -175,4 +176,4 @@ if redis.call('EXISTS', worker_key) == 1 then
     redis.call('HINCRBY', worker_key, 'failed_job_count', failed)
     redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', string.format('%.6f', worked))
 end
-return lost
+return {lost, canceled}

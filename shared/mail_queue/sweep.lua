@@ -3,8 +3,8 @@
 --
 -- ARGV  8 time as RQ writes it · 9 number of deferred jobs · 10 number of canceled ones, then the ids of the deferred
 --       in the order in which they were put, of the canceled, and of failed ones
--- Gives {threads that were freed, jobs that were put back}.
-local iso, deferred, canceled = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+-- Gives {threads that were freed, jobs that were put back, mails dropped as canceled}.
+local iso, deferred, to_drop = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local freed, adopted = 0, 0
 
 local function free(id)
@@ -55,10 +55,10 @@ end
 for position = 11, #ARGV do
     if position <= 10 + deferred then
         free(ARGV[position])
-    elseif position <= 10 + deferred + canceled then
+    elseif position <= 10 + deferred + to_drop then
         drop(ARGV[position])
     else
         adopt(ARGV[position])
     end
 end
-return {freed, adopted}
+return {freed, adopted, canceled}

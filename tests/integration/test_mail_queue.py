@@ -106,7 +106,7 @@ class TestThread:
         put(redis, [mail("requested"), mail("approved")])
         redis.delete(f"rq:job:{mail('requested').id}")
         assert await claim(end) == []
-        assert await end.sweep() == (1, 0)
+        assert await end.sweep() == (1, 0, 0)
         await claim_one(end, mail("approved"))
 
 
@@ -211,11 +211,11 @@ class TestSettle:
         await end_claims(redis)
         await end.recover()
         again = await claim_one(end, mail("requested"))
-        assert await settle(end, late, Later(60, "deferred")) == 1
+        assert await settle(end, late, Later(60, "deferred")) == (1, 0)
         assert status(redis, mail("requested")) == "started"
-        assert await settle(end, late, Delivered("250")) == 1
+        assert await settle(end, late, Delivered("250")) == (1, 0)
         assert status(redis, mail("requested")) == "started"
-        assert await settle(end, again, Dead("refused", "550")) == 0
+        assert await settle(end, again, Dead("refused", "550")) == (0, 0)
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
         assert status(redis, mail("requested")) is None
 
@@ -265,7 +265,7 @@ class TestDeath:
         people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(4)]
         put(redis, [mail("requested", person) for person in people])
         first = await claim(end, 2)
-        assert await end.release([(job.mail.id, job.execution, False) for job in first]) == 2
+        assert await end.release([(job.mail.id, job.execution, False) for job in first]) == (2, 0)
         again = await claim(end)
         assert [job.mail.recipient for job in again] == people
         assert not any(is_perhaps_sent(redis, job.mail) or job.attempts for job in again)
@@ -349,14 +349,14 @@ class TestDeadLetters:
         redis.lpop("rq:queue:mail")
         queue.failed_job_registry.add(job, ttl=1000, exc_string="by a stock worker")
         redis.hset(f"rq:job:{job.id}", "status", "failed")
-        assert await end.sweep() == (0, 1)
+        assert await end.sweep() == (0, 1, 0)
         again = await claim_one(end, mail("requested"))
         assert not again.revived
 
     async def test_our_own_dead_letters_stay_dead(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])
         await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
-        assert await end.sweep() == (0, 0)
+        assert await end.sweep() == (0, 0, 0)
         assert status(redis, mail("requested")) == "failed"
 
 

@@ -330,6 +330,8 @@ def test_every_outcome_is_there_from_the_start_and_counted(registry: CollectorRe
         assert counts == [expected] * 4
         for verdict in verdicts:
             metrics.settled(verdict, claimed(), CLAIMED_AT.timestamp())
+        assert registry.get_sample_value(name, {"outcome": "dropped", "reason": "canceled"}) == expected
+        metrics.canceled(1)
 
 
 def test_the_time_from_request_to_acceptance_is_that_of_first_mails(registry: CollectorRegistry) -> None:

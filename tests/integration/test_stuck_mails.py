@@ -1,5 +1,6 @@
 """What would otherwise be stuck or forgotten: canceled mails, lost threads, mails that others failed, dead workers'."""
 
+import asyncio
 import uuid
 
 import pytest
@@ -15,7 +16,9 @@ from shared.mail_queue import mailer_end as module
 from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import CLAIM_SECONDS, DEATHS_SURVIVED, GAP_SECONDS, MailerEnd, Malformed, Settlement
 from tests.mails import ANN, BOB, mail, put
-from tests.queueing import claim, claim_one, end_claims, mailer_end, reached, receipt, settle, status
+from tests.queueing import claim, claim_one, end_claims, known_relay, mailer_end, reached, receipt, settle, status
+from tests.waiting import wait_until
+from tests.working import Gate, working
 
 
 def job_of(redis: Redis, of: Mail) -> Job:
@@ -38,7 +41,7 @@ class TestCanceled:
         put(redis, [mail("requested"), mail("reviewed-1"), mail("approved")])
         job_of(redis, mail("requested")).cancel()
         job_of(redis, mail("reviewed-1")).cancel()
-        await end.sweep()
+        assert await end.sweep() == (1, 0, 2)
         for notice in ("requested", "reviewed-1"):
             told = receipt(redis, mail(notice))
             assert (told["outcome"], told["reason"], told["perhaps"]) == ("dropped", "canceled", "0")
@@ -64,12 +67,20 @@ class TestCanceled:
         put(redis, [mail("requested"), mail("approved")])
         job = await claim_one(end, mail("requested"))
         job_of(redis, mail("requested")).cancel()
-        await settle(end, job, verdict)
+        assert await settle(end, job, verdict) == (0, 1)
         told = receipt(redis, mail("requested"))
         assert (told["reason"], told["detail"]) == ("canceled", "")
         assert told["perhaps"] == ("1" if isinstance(verdict, Later) else "0")
         assert status(redis, mail("requested")) is None
         await claim_one(end, mail("approved"))
+
+    async def test_one_that_is_met_by_a_claim_is_dropped_and_counted(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested"), mail("reviewed-1"), mail("approved")])
+        for notice in ("requested", "reviewed-1"):
+            job_of(redis, mail(notice)).cancel()
+        redis.rpush("rq:queue:mail", mail("requested").id)  # canceled between RQ's steps
+        claims = await end.claim([uuid.uuid4().hex, uuid.uuid4().hex])
+        assert (claims.canceled, len(claims.jobs)) == (2, 1)
 
     async def test_a_mail_whose_mailer_died_was_perhaps_sent(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested"), mail("approved")])
@@ -85,7 +96,7 @@ class TestCanceled:
         put(redis, [mail("requested"), mail("approved")])
         job = await claim_one(end, mail("requested"))
         job_of(redis, mail("requested")).cancel()
-        assert await end.release([(job.mail.id, job.execution, True)]) == 0
+        assert await end.release([(job.mail.id, job.execution, True)]) == (0, 1)
         assert receipt(redis, mail("requested"))["perhaps"] == "1"
         await claim_one(end, mail("approved"))
 
@@ -97,7 +108,7 @@ class TestLostThread:
         redis.delete(keys.THREAD_PREFIX + mail("requested").thread)
         await settle(end, await claim_one(end, mail("reviewed-1")), Delivered("250"))
         assert await claim(end) == []
-        assert await end.sweep() == (1, 0)
+        assert await end.sweep() == (1, 0, 0)
         await claim_one(end, mail("approved"))
 
     async def test_a_whole_thread_that_was_lost_keeps_its_order(self, redis: Redis, end: MailerEnd) -> None:
@@ -126,7 +137,7 @@ class TestFailedByOthers:
         redis.zadd("rq:scheduled:mail", {mail("requested").id: 1})
         await end.queue_due()
         fail_by_stock_worker(redis, mail("requested"))
-        assert await end.sweep() == (0, 1)
+        assert await end.sweep() == (0, 1, 0)
         job = await claim_one(end, mail("requested"))
         assert job.revived
         await settle(end, job, Delivered("250"))
@@ -232,3 +243,23 @@ class TestFirstTry:
             again = await claim_one(end, mail("requested"))
             assert again.first_tried == pytest.approx(job.now, abs=0.001)
             await end.settle([Settlement(again.mail.id, again.execution, again.now, Later(0, "deferred"))])
+
+
+class TestCounted:
+    async def test_every_mail_that_is_dropped_as_canceled_is_counted(
+        self, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("services.mailer.upkeep.SWEEP_SECONDS", 0.1)
+        known_relay(redis)
+        put(redis, [mail("requested", ANN)])
+        with working(redis_url, gate := Gate()) as running:
+            await wait_until(lambda: gate.in_hand, "a mail is in hand")
+            put(redis, [mail("requested", BOB, "r2"), mail("approved", BOB, "r2")])
+            await wait_until(lambda: len(gate.in_hand) == 2, "another is in hand")
+            for of in (mail("requested", ANN), mail("requested", BOB, "r2"), mail("approved", BOB, "r2")):
+                job_of(redis, of).cancel()
+            await wait_until(lambda: running.metrics.dropped_as_canceled == 1, "the sweep has dropped one that waited")
+            running.worker.stop()
+            running.worker.stop()
+            await asyncio.to_thread(running.thread.join, 20)
+            assert running.metrics.dropped_as_canceled == 3
