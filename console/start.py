@@ -25,9 +25,6 @@ from shared.settings_values import LogSeverity
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = {"watcher": 1.5, "router": 1.5, "mailer": 10.0, "valkey": 1.5}
-"""In the order of stopping: who brings work before who does it. 15 s in all; who takes longer is killed."""
-
 POLL_SECONDS = 0.02
 DATAGRAM_BYTES = 4096
 SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
@@ -58,6 +55,11 @@ def service_command(name: ServiceName, start: Start) -> list[str]:
 def port_variables(start: Start) -> dict[str, str]:
     """The ports of the command line, as a service reads them."""
     return {f"{ENVIRONMENT_PREFIX}{name}__PORT".upper(): str(port) for name, port in start.ports.items()}
+
+
+def stop_seconds(settings: Settings) -> dict[str, float]:
+    """In the order of stopping: who brings work before who does it. 15 s in all by default; then they are killed."""
+    return {"watcher": 1.5, "router": 1.5, "mailer": settings.mailer.grace.total_seconds(), "valkey": 1.5}
 
 
 def start_one(name: ServiceName, start: Start) -> None:
@@ -114,7 +116,7 @@ class _Supervisor:
         (outcome, _) = await asyncio.gather(work, stop, return_exceptions=True)
         if isinstance(outcome, ChildEnded):
             log.critical("%s", self._epitaph(outcome))
-        await self._children.stop(STOP_SECONDS)
+        await self._children.stop(stop_seconds(self._settings))
         if isinstance(outcome, asyncio.CancelledError):
             log.info("stopped")
             return 0

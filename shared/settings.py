@@ -181,6 +181,11 @@ class MailerSettings(ProbeSettings):
         OnAmbiguous.RETRY,
         description="a mail whose answer was lost: retry (it may come twice) or dead (it may not come at all)",
     )
+    grace: Duration = Field(
+        timedelta(seconds=10),
+        ge=timedelta(seconds=5),
+        description="time to end after SIGTERM; mails in flight may finish until 4s before, the others go back",
+    )
     first_probe: Duration = Field(
         timedelta(seconds=5), description="pause before one mail tries a relay again that turns everybody away"
     )

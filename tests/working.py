@@ -26,6 +26,9 @@ from tests.mails import ANN, mail, put
 from tests.queueing import RELAY, known_relay
 from tests.waiting import wait_for
 
+GRACE = 10.0
+"""Seconds that a worker has to end."""
+
 
 class Gate:
     """A mailroom that takes mails in hand and finishes them when it is opened."""
@@ -54,11 +57,13 @@ class Gate:
 class Running:
     """A worker in a thread of its own."""
 
-    def __init__(self, url: str, delivery: Delivery, capacity: int, relay: RelayTerms = RELAY) -> None:
+    def __init__(
+        self, url: str, delivery: Delivery, capacity: int, relay: RelayTerms = RELAY, grace: float = GRACE
+    ) -> None:
         self.redis = Redis.from_url(url)
         self.metrics = CountingMetrics()
         mails = AsyncRedis.from_url(url)
-        self.worker = MailWorker(self.redis, mails, delivery, self.metrics, relay=relay, capacity=capacity)
+        self.worker = MailWorker(self.redis, mails, delivery, self.metrics, relay=relay, capacity=capacity, grace=grace)
         self.error: Exception | None = None
         """What has ended it."""
         self.thread = threading.Thread(target=self._work)
@@ -77,8 +82,10 @@ class Running:
 
 
 @contextmanager
-def working(url: str, delivery: Delivery, capacity: int = 10, relay: RelayTerms = RELAY) -> Iterator[Running]:
-    running = Running(url, delivery, capacity, relay)
+def working(
+    url: str, delivery: Delivery, capacity: int = 10, relay: RelayTerms = RELAY, grace: float = GRACE
+) -> Iterator[Running]:
+    running = Running(url, delivery, capacity, relay, grace)
     running.thread.start()
     try:
         wait_for(lambda: running.worker.trouble is None, "the worker is ready")

@@ -35,6 +35,7 @@ class Mailer:
             metrics,
             relay=configuration.relay_terms,
             capacity=_capacity(configuration.mailer, mailroom.relay.at_once),
+            grace=configuration.mailer.grace.total_seconds(),
         )
         return cls(worker, mailroom)
 

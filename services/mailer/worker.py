@@ -37,9 +37,10 @@ HEARTBEAT_SECONDS = 10.0
 IDLE_SECONDS = 1
 GATHER_SECONDS = 0.02
 """How long room for a few mails waits for room for more: a claim costs Redis and us the same for one and for many."""
-FINISH_SECONDS = 6.0
-"""From the first signal: `access-mail start` gives a mailer ten seconds, Kubernetes thirty."""
-GIVE_BACK_SECONDS = 8.0
+GIVE_BACK_SECONDS = 4.0
+"""How long before the end of its grace a worker that is to stop gives back what is still in flight."""
+LEAVE_SECONDS = 2.0
+"""How long before it Redis is waited for no more: relay and Redis are to be left yet."""
 COLD_SHUTDOWN_STOPS = 2
 CLAIM, SETTLE = "claim", "settle"
 
@@ -58,8 +59,12 @@ class MailWorker(RegisteredWorker):
         *,
         relay: RelayTerms,
         capacity: int,
+        grace: float,
     ) -> None:
-        """`redis` is RQ's own connection, `mails` the one for the scripts."""
+        """`redis` is RQ's own connection, `mails` the one for the scripts.
+
+        `grace`: seconds from the first wish to stop until it has stopped.
+        """
         super().__init__(redis)
         self._end = MailerEnd(
             mails, redis, relay, worker=self.name, worker_key=self.key, executions_key=self.executions_key
@@ -68,6 +73,7 @@ class MailWorker(RegisteredWorker):
         self._delivery = delivery
         self._metrics = metrics
         self._hands = Hands(capacity)
+        self._grace = grace
         self._done: asyncio.Queue[Settlement] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._stops: list[float] = []
@@ -241,13 +247,13 @@ class MailWorker(RegisteredWorker):
 
     async def _finish(self) -> None:
         """Warm shutdown: mails in flight finish and are settled; what is not done in time goes back untouched."""
-        since = self._stops[0] if self._stops else time.monotonic()
+        until = (self._stops[0] if self._stops else time.monotonic()) + self._grace
         tasks = self._hands.tasks
-        while tasks and len(self._stops) < COLD_SHUTDOWN_STOPS and time.monotonic() < since + FINISH_SECONDS:
+        while tasks and len(self._stops) < COLD_SHUTDOWN_STOPS and time.monotonic() < until - GIVE_BACK_SECONDS:
             _, pending = await asyncio.wait(tasks, timeout=0.1)
             tasks = list(pending)
         giving_back = asyncio.create_task(self._give_back(tasks))
-        await asyncio.wait([giving_back], timeout=max(0.5, since + GIVE_BACK_SECONDS - time.monotonic()))
+        await asyncio.wait([giving_back], timeout=max(0.5, until - LEAVE_SECONDS - time.monotonic()))
         if giving_back.done():
             giving_back.result()
         else:

@@ -79,7 +79,7 @@ class Verdicts:
 
 def run_ours(redis: Redis, url: str) -> None:
     mails = AsyncRedis.from_url(url)
-    MailWorker(redis, mails, Verdicts(), CountingMetrics(), relay=RELAY, capacity=3).work(burst=True)
+    MailWorker(redis, mails, Verdicts(), CountingMetrics(), relay=RELAY, capacity=3, grace=10).work(burst=True)
 
 
 def put_stock(redis: Redis) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from console.parts import insist_on_parts
-from console.start import STOP_SECONDS
+from console.start import stop_seconds
 from shared.settings import MailerSettings, RouterSettings, WatcherSettings
 from shared.settings_reading import load_settings
 from tests.e2e.installation import BIN
@@ -131,7 +131,10 @@ def test_a_service_starts_when_redis_answers_and_comes_back_when_it_dies(everyth
 
 def test_a_mailer_has_the_time_it_may_take_to_stop(everything: dict[str, Composed]) -> None:
     for name in SERVICES:
-        assert float(everything[name]["stop_grace_period"].removesuffix("s")) > STOP_SECONDS[name]
+        settings = load_settings(None, everything[name]["environment"])
+        assert float(everything[name]["stop_grace_period"].removesuffix("s")) > stop_seconds(settings)[name]
+    mailer = load_settings(None, everything["mailer"]["environment"]).mailer
+    assert mailer.grace > MailerSettings().grace, "it makes use of the time it has"
 
 
 def test_redis_keeps_what_it_is_given(everything: dict[str, Composed]) -> None:

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from console.__main__ import start
-from console.start import STOP_SECONDS
+from console.start import stop_seconds
 from services.mailer.settings import MailerConfiguration
 from services.router.settings import RouterConfiguration
 from services.watcher.settings import WatcherConfiguration
-from shared.settings import ServiceName, Settings
+from shared.settings import MailerSettings, ServiceName, Settings
 from shared.settings_reading import DEFAULT_PATH, load_settings
 from tests.deploy.guide import GUIDE, PROVIDED, guide_overlay, scrape_configuration
 from tests.deploy.manifests import ROOT, Container, Pod, Rendered, render
@@ -89,8 +89,11 @@ def test_probes_ask_for_life_and_readiness(container: Container) -> None:
     assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
 
 
-def test_a_service_has_the_time_to_end_gracefully(pod: Pod, service: ServiceName) -> None:
-    assert pod.spec["terminationGracePeriodSeconds"] > STOP_SECONDS[service]
+def test_a_service_has_the_time_to_end_gracefully(pod: Pod, container: Container, service: ServiceName) -> None:
+    settings = load_settings(None, container.environ)
+    assert pod.spec["terminationGracePeriodSeconds"] > stop_seconds(settings)[service]
+    if service == "mailer":
+        assert settings.mailer.grace > MailerSettings().grace, "it makes use of the time it has"
 
 
 def test_an_eviction_takes_one_copy_at_a_time(rendered: Rendered, pod: Pod) -> None:

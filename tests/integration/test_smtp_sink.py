@@ -190,7 +190,8 @@ def work(redis: Redis, url: str, relay: Listening) -> dict[tuple[str, ...], floa
         on_ambiguous=OnAmbiguous.RETRY,
         jitter=lambda: JITTER,
     )
-    MailWorker(redis, AsyncRedis.from_url(url), room, metrics, relay=PATIENTLY, capacity=3).work(burst=True)
+    mails = AsyncRedis.from_url(url)
+    MailWorker(redis, mails, room, metrics, relay=PATIENTLY, capacity=3, grace=10).work(burst=True)
     names = [f"access_mail_mailer_{name}" for name in ("mails_total", "relay_answers_total", "relay_held")]
     names.append("access_mail_mailer_ambiguous_answers_total")
     return {

@@ -89,6 +89,18 @@ def test_a_worker_ends_within_its_ten_seconds_although_the_relay_is_slow(redis: 
     assert all(redis.hget(key, "perhaps") == b"1" for key in redis.scan_iter("rq:job:*"))
 
 
+def test_a_mail_at_a_slow_relay_finishes_within_a_longer_grace(redis: Redis, redis_url: str) -> None:
+    put_many(redis, 3)
+    with Mailbox().run_in_thread() as mailbox:
+        mailbox.rules.append(slow := Rule("accepted", delay=8))
+        with working(redis_url, mailroom(mailbox), grace=30) as running:
+            wait_for(lambda: slow.obeyed == 3, "the relay has three mails")
+            running.worker.stop()
+            running.thread.join(timeout=30)
+    assert running.metrics.verdicts == {"delivered": 3}
+    assert redis.llen("rq:queue:mail") == 0
+
+
 def test_a_worker_ends_although_redis_has_gone(tmp_path: Path) -> None:
     valkey = Valkey(tmp_path)
     valkey.start()

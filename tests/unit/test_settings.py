@@ -180,6 +180,7 @@ def test_every_fault_of_a_file_is_told_at_once(file: Path) -> None:
         ("[mailgun]\ndomain = 'd'\nbase_url = 'http://api.mailgun.net'", "mailgun.base_url: the key would go there"),
         ("[mailer]\nfirst_pause = '0s'", "mailer.first_pause: a duration of more than nothing"),
         ("[teleport]\nrefresh_identity_interval = 60", "teleport.refresh_identity_interval: a duration of more than "),
+        ('[mailer]\ngrace = "4s"', "mailer.grace: must be greater than or equal to 5 seconds"),
     ],
 )
 def test_a_fault_says_where_what_and_what_to_do(file: Path, text: str, fault: str) -> None:
