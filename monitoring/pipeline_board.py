@@ -16,6 +16,7 @@ WATCHER_FAILURES = (
     Query(per_minute("access_mail_watcher_snapshots_total", 'outcome!="complete"', "outcome"), "snapshot {{outcome}}"),
     Query(per_minute("access_mail_watcher_append_waits_total", by="reason"), "stream waits: {{reason}}"),
     Query(per_minute("access_mail_watcher_undecodable_total", by="fault"), "undecodable {{fault}}"),
+    Query(per_minute("access_mail_watcher_facts_cut_total", by="fact"), "cut: {{fact}}"),
 )
 ROUTER_FAILURES = (
     Query(per_minute("access_mail_router_events_total", 'outcome="dead"'), "dead letter"),
@@ -67,7 +68,8 @@ def _watcher() -> Row:
                 "Failed",
                 "unavailable: network, or Teleport is down. refused: the identity has expired or its role lacks a "
                 "permission (`access-mail check`). stream waits: Redis is away, or the stream is full because routers "
-                "are down. undecodable: a request that this version cannot read, passed over; look for a newer one.",
+                "are down. undecodable: a request that this version cannot read, passed over; look for a newer one. "
+                "cut: a request is larger than is looked at (docs/rules.md), perhaps not all are told who should be.",
                 *WATCHER_FAILURES,
                 width=5,
             ),

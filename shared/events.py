@@ -110,6 +110,8 @@ class AccessRequest(Message):
     """For the conditions of rules; the router does not remember them."""
     user_traits: dict[str, tuple[str, ...]] = {}
     """The requester's, for the conditions of rules; empty: not known. The router does not remember them."""
+    cut: tuple[str, ...] = ()
+    """Fields that decide who is told, and of which Teleport holds more than stands here; `labels`: of a resource."""
 
 
 class AnnouncedThread(Message):

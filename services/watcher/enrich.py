@@ -4,24 +4,28 @@ Only where Redis does not know the request: everything else was looked up when i
 """
 
 import asyncio
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from services.watcher.look_ups import LookUps
+from services.watcher.look_ups import LookUps, Subject
 from services.watcher.metrics import LookUp, WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.record import announced
 from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport.described import Described, Traits
+from services.watcher.teleport.facts import Fact
 from services.watcher.teleport.inquiries import RESOURCE_TYPES
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Resource, request_id_of
 from shared.tasks import end
 
-AT_ONCE = 16
-"""Requests that are looked up at a time, be they watched or listed."""
+log = logging.getLogger(__name__)
 
+ROLES = 100
+"""Of a request whose logins are looked up: a mail shows fewer."""
 LOGINS = 100
 
 _VARIABLE = re.compile(r"([^{}]*)\{\{\s*(?:internal|external)(?:\.([\w-]+)|\[\"([^\"\]]+)\"\])\s*\}\}([^{}]*)")
@@ -56,7 +60,7 @@ class Enricher:
         self._client = client
         self._outbox = outbox
         self._look_ups = LookUps(metrics)
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._metrics = metrics
         self._incoming: set[asyncio.Task[RequestChanged | RequestGone]] = set()
 
     def begin(self, cluster: Cluster, event: RequestChanged | RequestGone) -> Incoming:
@@ -69,6 +73,7 @@ class Enricher:
     async def end(self) -> None:
         """Look up nothing any more: the connection has ended."""
         await end(self._incoming)
+        await self._look_ups.end()
 
     async def _alone(self, cluster: Cluster, event: RequestChanged | RequestGone) -> RequestChanged | RequestGone:
         (enriched,) = await self.enriched(cluster, [event])
@@ -88,55 +93,78 @@ class Enricher:
     ) -> RequestChanged | RequestGone:
         if is_known:
             return event
-        async with self._room:
-            request_id = request_id_of(event)
-            entry = await self._look_ups.patiently(LookUp.RECORD, lambda: self._client.plugin_entry(request_id))
-            record = announced(entry) if entry else None
-            if isinstance(event, RequestGone):
-                return event.model_copy(update={"announced": record, "cluster": cluster if record else None})
-            if record is None and event.request.state is not RequestState.PENDING:
-                return event  # nobody will be told of it
-            request = await self._named(event.request)
-            return event.model_copy(update={"announced": record, "request": request})
+        request_id = request_id_of(event)
+        entry = await self._look_ups.patiently(LookUp.RECORD, lambda: self._client.plugin_entry(request_id))
+        record = announced(entry) if entry else None
+        if isinstance(event, RequestGone):
+            return event.model_copy(update={"announced": record, "cluster": cluster if record else None})
+        if record is None and event.request.state is not RequestState.PENDING:
+            return event  # nobody will be told of it
+        request = await self._named(event.request)
+        self._tell_cuts(request)
+        return event.model_copy(update={"announced": record, "request": request})
 
     async def _named(self, request: AccessRequest) -> AccessRequest:
-        traits, templates, resources = await asyncio.gather(
-            self._look_ups.remembered(LookUp.TRAITS, request.user, lambda: self._client.inquiries.traits(request.user)),
-            asyncio.gather(*(self._logins(role) for role in request.roles)),
-            self._resources(request.resources),
+        roles = request.roles[:ROLES]
+        known, logins, described = await asyncio.gather(
+            self._look_ups.each(Subject(LookUp.TRAITS), [request.user], self._traits),
+            asyncio.gather(*(self._look_ups.each(Subject(LookUp.LOGINS), [role], self._logins) for role in roles)),
+            self._described(request.resources),
         )
-        logins = {
-            role: allowed_logins(allowed, traits or {})
-            for role, allowed in zip(request.roles, templates, strict=True)
-            if allowed is not None
-        }
+        traits = known.get(request.user, Traits({}, are_cut=False))
+        cut = [Fact.USER_TRAITS] if traits.are_cut else []
+        cut += [Fact.LABELS] if any(one.labels_are_cut for one in described.values()) else []
         return request.model_copy(
-            update={"user_traits": traits or {}, "logins_by_role": logins, "resources": resources}
+            update={
+                "user_traits": traits.values,
+                "logins_by_role": {
+                    role: allowed_logins(allowed, traits.values) for one in logins for role, allowed in one.items()
+                },
+                "resources": tuple(_named(resource, described.get(_place(resource))) for resource in request.resources),
+                "cut": (*request.cut, *cut),
+            }
         )
 
-    async def _logins(self, role: str) -> tuple[str, ...] | None:
-        return await self._look_ups.remembered(LookUp.LOGINS, role, lambda: self._client.inquiries.logins(role))
+    async def _traits(self, users: Sequence[str]) -> dict[str, Traits]:
+        return {user: await self._client.inquiries.traits(user) for user in users}
 
-    async def _resources(self, resources: Sequence[Resource]) -> tuple[Resource, ...]:
-        """By kind; of whichever cluster, they are looked up in this one (Teleport's own plugins do the same)."""
+    async def _logins(self, roles: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        return {role: await self._client.inquiries.logins(role) for role in roles}
+
+    async def _described(self, resources: Sequence[Resource]) -> dict[tuple[str, str], Described]:
+        """By kind and id; of whichever cluster, they are looked up in this one (Teleport's own plugins do the same)."""
         kinds: defaultdict[str, list[str]] = defaultdict(list)
         for resource in resources:
             if resource.kind in RESOURCE_TYPES:
                 kinds[resource.kind].append(resource.name)
         answers = await asyncio.gather(
             *(
-                self._look_ups.once(LookUp.RESOURCES, partial(self._client.inquiries.resources, kind, ids), part=kind)
+                self._look_ups.each(
+                    Subject(LookUp.RESOURCES, kind), ids, partial(self._client.inquiries.resources, kind)
+                )
                 for kind, ids in kinds.items()
             )
         )
-        found = dict(zip(kinds, answers, strict=True))
-        described = ((resource, (found.get(resource.kind) or {}).get(resource.name)) for resource in resources)
-        return tuple(
-            resource.model_copy(update={"friendly_name": more.friendly_name, "labels": more.labels})
-            if more
-            else resource
-            for resource, more in described
-        )
+        return {
+            (kind, name): found for kind, answer in zip(kinds, answers, strict=True) for name, found in answer.items()
+        }
+
+    def _tell_cuts(self, request: AccessRequest) -> None:
+        if not request.cut:
+            return
+        for fact in request.cut:
+            self._metrics.facts_cut.labels(fact).inc()
+        log.warning("request %s is larger than is looked at: cut are its %s", request.id, ", ".join(request.cut))
+
+
+def _place(resource: Resource) -> tuple[str, str]:
+    return resource.kind, resource.name
+
+
+def _named(resource: Resource, found: Described | None) -> Resource:
+    if found is None:
+        return resource
+    return resource.model_copy(update={"friendly_name": found.friendly_name, "labels": found.labels})
 
 
 def allowed_logins(templates: Sequence[str], traits: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

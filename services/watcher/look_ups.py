@@ -1,18 +1,22 @@
-"""Look-ups that may fail: each has a deadline, and a kind of them that fails is left alone for a while."""
+"""Look-ups that may fail: so many at once, each with a deadline, and a kind that fails is left alone for a while."""
 
 import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import LookUp, LookUpOutcome, WatcherMetrics
 from services.watcher.teleport.client import TeleportError, TeleportInvalid, TeleportNotFound, TeleportRefused
+from shared.tasks import end
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Look-ups over one connection; whatever else is to be asked waits for its turn, and its deadline begins then."""
 
 DEADLINE_SECONDS = 3.0
 PATIENT_SECONDS = 60.0
@@ -23,6 +27,7 @@ FAILURES = 3
 """In a row, after which the kind is left alone."""
 
 REMEMBERED = 1_000
+"""Answers; the one that was used last longest ago goes first."""
 REMEMBERED_SECONDS = 60.0
 
 WITHOUT = {
@@ -40,7 +45,8 @@ class Subject:
     """What is left alone when it is refused or fails."""
 
     kind: LookUp
-    part: str
+    part: str = ""
+    """One of few parts of the kind that may be refused alone."""
 
     def __str__(self) -> str:
         return f"{self.kind.value} of kind {self.part}" if self.part else self.kind.value
@@ -51,62 +57,109 @@ class LookUps:
 
     def __init__(self, metrics: WatcherMetrics) -> None:
         self._metrics = metrics
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._remembered: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._in_flight: dict[Hashable, asyncio.Task[Mapping[str, Any]]] = {}
         self._resting: dict[Subject, float] = {}
         self._failures: Counter[Subject] = Counter()
         self._complaints: dict[Subject, str] = {}
         self._given_up: set[Subject] = set()
 
-    async def remembered(self, kind: LookUp, key: str, ask: Callable[[], Awaitable[Found]]) -> Found | None:
-        """As `once`, but an answer is good for a minute."""
-        known = self._remembered.get((kind, key))
-        if known is not None and time.monotonic() < known[0]:
-            found: Found | None = known[1]
-            return found
-        found, outcome = await self._asked(Subject(kind, ""), ask, DEADLINE_SECONDS)
-        if outcome in (LookUpOutcome.FOUND, LookUpOutcome.MISSING):
-            self._remembered[kind, key] = (time.monotonic() + REMEMBERED_SECONDS, found)
-            self._remembered.move_to_end((kind, key))
-            if len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
-        return found
+    async def end(self) -> None:
+        """Give up what is being asked: nobody waits for it any more."""
+        await end(set(self._in_flight.values()))
 
-    async def once(self, kind: LookUp, ask: Callable[[], Awaitable[Found]], *, part: str = "") -> Found | None:
-        """What Teleport says; None if it has nothing, may not tell, or does not answer in time.
+    async def each(
+        self, subject: Subject, keys: Iterable[str], ask: Callable[[Sequence[str]], Awaitable[Mapping[str, Found]]]
+    ) -> dict[str, Found]:
+        """What Teleport says of each; left out is what it does not have, may not tell, or does not answer in time.
 
-        `part` is one of few parts of the kind that may be refused alone.
+        An answer is good for a minute, and for all who wait for it. `ask` is called once with all that is not known.
         """
-        found, _ = await self._asked(Subject(kind, part), ask, DEADLINE_SECONDS)
+        found: dict[str, Found] = {}
+        waits: set[asyncio.Task[Mapping[str, Found]]] = set()
+        missing = []
+        wanted = list(dict.fromkeys(keys))
+        for key in wanted:
+            if (subject, key) in self._in_flight:
+                waits.add(self._in_flight[subject, key])
+            elif (known := self._recalled((subject, key))) is None:
+                missing.append(key)
+            elif known[1] is not None:
+                found[key] = known[1]
+        if missing:
+            waits.add(self._begin(subject, missing, ask))
+        # Whoever is cancelled takes no answer away from the others.
+        for answer in await asyncio.gather(*map(asyncio.shield, waits)):
+            found.update((key, answer[key]) for key in wanted if key in answer)
         return found
+
+    def _recalled(self, name: Hashable) -> tuple[float, Any] | None:
+        known = self._remembered.get(name)
+        if known is None or time.monotonic() >= known[0]:
+            return None
+        self._remembered.move_to_end(name)
+        return known
+
+    def _begin(
+        self, subject: Subject, keys: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[Mapping[str, Found]]]
+    ) -> asyncio.Task[Mapping[str, Found]]:
+        async def answers() -> Mapping[str, Found]:
+            found, outcome = await self._asked(subject, lambda: ask(keys), DEADLINE_SECONDS)
+            if outcome in (LookUpOutcome.FOUND, LookUpOutcome.MISSING):
+                self._remember({(subject, key): (found or {}).get(key) for key in keys})
+            return found or {}
+
+        def landed(_: object) -> None:
+            for key in keys:
+                del self._in_flight[subject, key]
+
+        task = asyncio.create_task(answers())
+        self._in_flight.update(((subject, key), task) for key in keys)
+        task.add_done_callback(landed)
+        return task
+
+    def _remember(self, answers: Mapping[Hashable, object]) -> None:
+        until = time.monotonic() + REMEMBERED_SECONDS
+        for name, answer in answers.items():
+            self._remembered[name] = until, answer
+            self._remembered.move_to_end(name)
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
 
     async def _asked(
         self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
     ) -> tuple[Found | None, LookUpOutcome]:
-        found, outcome = None, LookUpOutcome.SKIPPED
-        if time.monotonic() >= self._resting.get(subject, 0):
-            try:
-                async with asyncio.timeout(seconds):
-                    found = await ask()
-            except (TeleportNotFound, TeleportInvalid):
-                outcome = LookUpOutcome.MISSING
-            except TeleportRefused as error:
-                outcome = LookUpOutcome.REFUSED
-                self._rest(subject, REFUSED_SECONDS, f"Teleport refuses it: {error}")
-            except (TeleportError, TimeoutError) as error:
-                outcome = LookUpOutcome.FAILED
-                self._failed(subject, str(error) or "no answer in time")
-            else:
-                outcome = LookUpOutcome.FOUND
-                self._answered(subject)
+        async with self._room:
+            found, outcome = await self._answer(subject, ask, seconds)
         self._metrics.look_ups.labels(subject.kind.value, outcome.value).inc()
         return found, outcome
 
-    async def patiently(self, kind: LookUp, ask: Callable[[], Awaitable[Found]]) -> Found | None:
-        """As `once`, but what fails is tried again for a minute. If that was in vain, no other waits so long.
+    async def _answer(
+        self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
+    ) -> tuple[Found | None, LookUpOutcome]:
+        if time.monotonic() < self._resting.get(subject, 0):
+            return None, LookUpOutcome.SKIPPED
+        try:
+            async with asyncio.timeout(seconds):
+                found = await ask()
+        except (TeleportNotFound, TeleportInvalid):
+            return None, LookUpOutcome.MISSING
+        except TeleportRefused as error:
+            self._rest(subject, REFUSED_SECONDS, f"Teleport refuses it: {error}")
+            return None, LookUpOutcome.REFUSED
+        except (TeleportError, TimeoutError) as error:
+            self._failed(subject, str(error) or "no answer in time")
+            return None, LookUpOutcome.FAILED
+        self._answered(subject)
+        return found, LookUpOutcome.FOUND
 
-        Until one of the kind is answered: each is tried once meanwhile.
+    async def patiently(self, kind: LookUp, ask: Callable[[], Awaitable[Found]]) -> Found | None:
+        """What Teleport says; None if it may not tell, or does not answer although it is asked for a minute.
+
+        If that was in vain, no other waits so long: until one of the kind is answered, each is tried once.
         """
-        subject = Subject(kind, "")
+        subject = Subject(kind)
 
         async def again() -> Found:
             backoff = Backoff(0.05, 0.5)

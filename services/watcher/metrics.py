@@ -5,6 +5,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.watcher.teleport.decode import Fault
+from services.watcher.teleport.facts import Fact
 
 
 class Received(StrEnum):
@@ -103,6 +104,9 @@ class WatcherMetrics:
         self.received = counter("events_received", "Events of Teleport's watch, by type", "type", Received)
         self.undecodable = counter(
             "undecodable", "Requests and rules that cannot be passed on, by fault", "fault", Fault
+        )
+        self.facts_cut = counter(
+            "facts_cut", "New requests of which a fact that decides who is told was cut, by fact", "fact", Fact
         )
         self.reconnects = counter("reconnects", "New connections to Teleport, by reason", "reason", Reconnect)
         self.snapshots = counter("snapshots", "Listings of all requests, by outcome", "outcome", SnapshotOutcome)

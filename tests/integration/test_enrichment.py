@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis import Redis
 
 from services.watcher import look_ups
+from services.watcher.teleport import facts
 from services.watcher.teleport.pb import auth_pb2, types_pb2
 from shared.events import AnnouncedThread, RequestChanged, RequestGone, RequestState, Resource
 from simulators.teleport import AuthService
@@ -17,7 +18,7 @@ from tests.integration.watching import AUTHORITY, changed, events, gone, setting
 from tests.waiting import wait_until
 
 LOOK_UPS = {"GetPluginData", "GetUserLoginState", "GetUser", "GetRole", "ListResources"}
-NODE = "/teleport.example.com/node/n-1"
+NODE, NODE_2, UNKNOWN = (f"/teleport.example.com/node/{name}" for name in ("n-1", "n-2", "n-9"))
 RECORD = {"user": "alice", "roles": "editor", "email_threads": "ann@example.com/2026/X.1@host", "reviews_count": "2"}
 
 
@@ -101,14 +102,17 @@ async def test_each_look_up_may_fail_alone(
     kind: str,
     trouble: str,
 ) -> None:
-    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 0.5)
-    monkeypatch.setattr(look_ups, "PATIENT_SECONDS", 0.5)
+    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 2)
+    monkeypatch.setattr(look_ups, "PATIENT_SECONDS", 2)
     if trouble == "refused":
         auth.faults.denied.add(method)
     else:
         auth.faults.delays[method] = 30
-    ids = [auth.create_request(f"user{number}", [f"role{number}"], resources=[NODE]) for number in range(40)]
+    ids = [
+        auth.create_request(f"user{number}", [f"role{number}"], resources=[f"{NODE}{number}"]) for number in range(40)
+    ]
     for number in range(40):
+        auth.directory.add_node(f"n-1{number}", "web-1")
         auth.directory.login_states[f"user{number}"] = {"team": ["blue"]}
         auth.directory.roles[f"role{number}"] = ["ubuntu"]
     for request_id in ids:
@@ -175,6 +179,76 @@ async def test_an_answer_is_good_for_several_requests(
             await wait_until(lambda count=number + 1: len(changed(redis)) == count, "it is told")
     assert (auth.faults.calls["GetUserLoginState"], auth.faults.calls["GetRole"]) == (1, 2)
     assert all(request.logins_by_role for request in changed(redis))
+
+
+async def test_an_answer_about_a_resource_is_good_for_all_who_ask_for_it(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    auth.directory.add_node("n-2", "web-2", {"env": "dev"})
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        for number, resources in enumerate([[NODE], [NODE, NODE_2, UNKNOWN], [UNKNOWN, NODE_2, NODE]]):
+            auth.create_request(resources=resources)
+            await wait_until(lambda count=number + 1: len(changed(redis)) == count, "it is told")
+    assert auth.faults.calls["ListResources"] == 2
+    names = [[resource.friendly_name for resource in request.resources] for request in changed(redis)]
+    assert names == [["web-1"], ["web-1", "web-2", ""], ["", "web-2", "web-1"]]
+    assert changed(redis)[2].resources[1].labels == {"env": "dev"}
+
+
+async def test_what_is_being_asked_is_not_asked_again(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    auth.faults.delays |= dict.fromkeys(["GetUserLoginState", "GetRole", "ListResources"], 0.5)
+    ids = {auth.create_request(resources=[NODE]) for _ in range(20)}
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+    told = changed(redis)
+    assert {request.id for request in told} == ids
+    for request in told:
+        assert request.user_traits
+        assert request.logins_by_role
+        assert request.resources[0].friendly_name == "web-1"
+    calls = auth.faults.calls
+    assert (calls["GetUserLoginState"], calls["GetRole"], calls["ListResources"]) == (1, 1, 1)
+
+
+async def test_so_many_look_ups_are_made_at_once_and_no_more(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    roles = [f"role{number}" for number in range(90)]
+    auth.directory.roles |= {role: ["ubuntu"] for role in roles}
+    auth.faults.delays["GetRole"] = 0.05
+    for number in range(3):
+        auth.create_request(f"user{number}", roles[30 * number : 30 * number + 30], resources=[f"{NODE}{number}"])
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+    assert auth.faults.most_at_once["GetRole"] == look_ups.AT_ONCE
+    assert sorted(role for request in changed(redis) for role in request.logins_by_role) == sorted(roles)
+
+
+async def test_what_is_larger_than_is_looked_at_is_told_and_counted(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth.directory.login_states["bob"] = {"groups": [f"group-{number:06}" for number in range(10_000)]}
+    auth.directory.add_node("n-2", "web-2", {f"label-{number}": "v" * 100 for number in range(1_000)})
+    request_id = auth.create_request("bob", [f"role{number}" for number in range(1_001)], resources=[NODE_2])
+    whole = auth.create_request("alice", [f"role{number}" for number in range(1_000)])
+    registry = CollectorRegistry()
+    async with watching(redis_url, settings(auth.address, tmp_path), registry) as watcher:
+        await until_ready(watcher)
+    requests = {request.id: request for request in changed(redis)}
+    assert requests[whole].cut == ()
+    assert len(requests[whole].roles) == 1_000
+    cut = ("roles", "user_traits", "labels")
+    assert requests[request_id].cut == cut
+    assert 0 < len(requests[request_id].user_traits["groups"]) < 10_000
+    count = {
+        fact: registry.get_sample_value("access_mail_watcher_facts_cut_total", {"fact": fact}) for fact in facts.Fact
+    }
+    assert count == {fact: float(fact in cut) for fact in facts.Fact}
+    assert caplog.text.count(f"request {request_id} is larger than is looked at: cut are its {', '.join(cut)}") == 1
+    assert whole not in caplog.text
 
 
 async def test_look_ups_keep_the_order_of_events(

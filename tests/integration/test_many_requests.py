@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis import Redis
 
-from services.watcher.enrich import AT_ONCE
+from services.watcher.look_ups import AT_ONCE
 from services.watcher.teleport.listing import PAGE
 from shared import keys
 from shared.events import RequestState

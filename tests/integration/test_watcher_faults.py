@@ -108,7 +108,7 @@ async def test_an_event_of_more_than_four_mebibytes_is_told(
         await until_ready(watcher)
         request_id = auth.create_request(reason="x" * 5_000_000)
         await wait_until(lambda: [request.id for request in changed(redis)] == [request_id], "it is told")
-    assert len(changed(redis)[0].request_reason) == 2000
+    assert len(changed(redis)[0].request_reason) == 4096
 
 
 async def test_an_event_beyond_every_measure_costs_a_reconnect_and_no_other_event(

@@ -228,15 +228,21 @@ def test_a_rule_is_of_bounded_size_and_a_long_condition_is_not_made_another_one(
         Condition.parse(decoded_rule.condition)
 
 
-def test_annotations_of_a_request_are_read_and_bounded() -> None:
-    annotations = wrappers_pb2.LabelValues(
-        Values={"teams": wrappers_pb2.StringValues(Values=["dev", "ops"])}
-        | {f"x{n}": wrappers_pb2.StringValues(Values=["v"] * 100) for n in range(100)}
+def annotations(values: dict[str, list[str]]) -> wrappers_pb2.LabelValues:
+    return wrappers_pb2.LabelValues(
+        Values={key: wrappers_pb2.StringValues(Values=some) for key, some in values.items()}
     )
-    request = shown(SystemAnnotations=annotations)
-    assert request.system_annotations["teams"] == ("dev", "ops")
-    assert len(request.system_annotations) == 50
-    assert len(request.system_annotations["x1"]) == 50
+
+
+def test_annotations_of_a_request_are_read_and_bounded_together() -> None:
+    request = shown(SystemAnnotations=annotations({"teams": ["dev", "ops"], "none": []}))
+    assert (request.system_annotations, request.cut) == ({"teams": ("dev", "ops"), "none": ()}, ())
+    large = {f"x{n:03}": ["v" * 1_000] * 10 for n in range(100)}
+    request = shown(SystemAnnotations=annotations(large))
+    assert request.cut == ("system_annotations",)
+    kept = [value for values in request.system_annotations.values() for value in values]
+    assert 95 < len(kept) < 100
+    assert set(kept) == {"v" * 1_000}, "none is shortened"
 
 
 def test_what_a_watch_will_tell_of() -> None:
@@ -266,28 +272,32 @@ def test_a_ping_describes_the_cluster() -> None:
 def test_long_texts_and_lists_are_cut_with_a_count_of_all() -> None:
     reviews = [types_pb2.AccessReview(Author=f"r{n}", Reason="y" * 3000) for n in range(1, 31)]
     request = shown(
-        RequestReason="x" * 4096,
-        Roles=["r" * 300] * 200,
+        RequestReason="x" * 5000,
+        ResolveReason="x" * 5000,
+        Roles=["r" * 300] * 1100,
         Reviews=reviews,
-        RequestedResourceIDs=[types_pb2.ResourceID(Name=f"n{n}") for n in range(70)],
-        SuggestedReviewers=[f"{n}@example.com" for n in range(600)],
+        RequestedResourceIDs=[types_pb2.ResourceID(Name=f"n{n}") for n in range(310)],
+        SuggestedReviewers=[f"{n}@example.com" for n in range(1200)],
     )
-    assert len(request.request_reason) == 2000
+    assert len(request.request_reason) == 4096
     assert request.request_reason.endswith("…")
-    assert (len(request.roles), len(request.roles[0])) == (100, 256)
+    assert len(request.resolve_reason) == 2000
+    assert (len(request.roles), len(request.roles[0])) == (1000, 256)
     assert [review.position for review in request.reviews] == list(range(11, 31))
     assert request.reviews[-1].author == "r30"
     assert len(request.reviews[0].reason) == 2000
     assert request.review_count == 30
-    assert (len(request.resources), request.resource_count) == (50, 70)
-    assert (len(request.suggested_reviewers), request.suggested_reviewer_count) == (500, 600)
-    assert request.role_count == 200
+    assert (len(request.resources), request.resource_count) == (300, 310)
+    assert (len(request.suggested_reviewers), request.suggested_reviewer_count) == (1000, 1200)
+    assert request.role_count == 1100
+    assert request.cut == ("roles", "suggested_reviewers", "request_reason", "resources")
 
 
-def test_texts_at_the_limit_are_not_cut_and_three_hundred_reviewers_pass() -> None:
-    request = shown(RequestReason="x" * 2000, SuggestedReviewers=[f"{n}@example.com" for n in range(300)])
-    assert request.request_reason == "x" * 2000
-    assert len(request.suggested_reviewers) == 300
+def test_texts_at_the_limit_are_not_cut_and_a_thousand_reviewers_pass() -> None:
+    request = shown(RequestReason="x" * 4096, SuggestedReviewers=[f"{n}@example.com" for n in range(1000)])
+    assert request.request_reason == "x" * 4096
+    assert len(request.suggested_reviewers) == 1000
+    assert request.cut == ()
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # protobuf's texts are UTF-8, which has no surrogates

@@ -1,6 +1,7 @@
 """Teleport's messages in the words of `shared.events`; the only module that reads protobuf fields.
 
-Texts and lists are cut here, at the border, so that nothing behind it can be made to grow without bound.
+Texts and lists are cut here, at the border, so that nothing behind it can be made to grow without bound. The limits of
+what decides who is told stand in `facts`.
 """
 
 import re
@@ -13,6 +14,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.watcher.teleport import facts
+from services.watcher.teleport.facts import NAME_CHARACTERS, Border, Fact
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2, wrappers_pb2
 from shared.events import (
     AccessMonitoringRule,
@@ -36,22 +39,15 @@ RULE_VERSIONS: Final = ("", "v1")
 PLUGIN: Final = "email"
 """The name that the Go plugin has in Teleport: rules that notify it notify us, and its records are ours."""
 
-REASON_CHARACTERS = 2_000
-NAME_CHARACTERS = 256
-ROLES = 100
+REMARK_CHARACTERS = 2_000
+"""Of a review or a resolution."""
 REVIEWS = 20
-RESOURCES = 50
-SUGGESTED_REVIEWERS = 500
 THRESHOLDS = 20
-ANNOTATIONS = 50
-ANNOTATION_VALUES = 50
 RULE_RECIPIENTS = 500
 SCHEDULES = 20
 SHIFTS = 100
 CONDITION_CHARACTERS = 10_000
 """A longer condition is passed on cut, one character longer than any that is used: the router refuses it."""
-
-CUT = "…"
 
 STATES = {
     types_pb2.PENDING: RequestState.PENDING,
@@ -216,31 +212,41 @@ def decode_request(message: types_pb2.AccessRequestV3) -> Decoded:
         return _undecodable(request_id, Fault.ID)
     if spec.State not in STATES:
         return _undecodable(request_id, Fault.STATE)
+    border = Border()
     resource_ids = _resource_ids(spec)
+    resources = border.first(Fact.RESOURCES, resource_ids, facts.RESOURCES)
+    roles = border.names(Fact.ROLES, spec.Roles, facts.ROLES)
+    suggested_reviewers = border.names(Fact.SUGGESTED_REVIEWERS, spec.SuggestedReviewers, facts.SUGGESTED_REVIEWERS)
+    user = border.text(Fact.USER, spec.User, NAME_CHARACTERS)
+    request_reason = border.text(Fact.REQUEST_REASON, spec.RequestReason, facts.REASON_CHARACTERS)
+    system_annotations = border.sets(
+        Fact.SYSTEM_ANNOTATIONS, _annotations(spec.SystemAnnotations), facts.ANNOTATIONS_CHARACTERS
+    )
     return AccessRequest(
         id=request_id,
-        user=_name(spec.User),
-        roles=_names(spec.Roles[:ROLES]),
+        user=user,
+        roles=roles,
         role_count=len(spec.Roles),
         state=STATES[spec.State],
         created=_time(spec.Created),
         access_expires=_time(spec.Expires),
         # Newer servers may leave the metadata's empty, older ones know no other.
         request_expires=_time(spec.ResourceExpiry) or _time(message.Metadata.Expires),
-        request_reason=_reason(spec.RequestReason),
-        resolve_reason=_reason(spec.ResolveReason),
+        request_reason=request_reason,
+        resolve_reason=_remark(spec.ResolveReason),
         reviews=_reviews(spec.Reviews),
         review_count=len(spec.Reviews),
-        suggested_reviewers=_names(spec.SuggestedReviewers[:SUGGESTED_REVIEWERS]),
+        suggested_reviewers=suggested_reviewers,
         suggested_reviewer_count=len(spec.SuggestedReviewers),
-        resources=tuple(map(_resource, resource_ids[:RESOURCES])),
+        resources=tuple(map(_resource, resources)),
         resource_count=len(resource_ids),
         thresholds=tuple(
             Threshold(name=_name(threshold.Name), approve=threshold.Approve, deny=threshold.Deny)
             for threshold in spec.Thresholds[:THRESHOLDS]
         ),
         access_list=_name(spec.accessList.Title or spec.accessList.Name),
-        system_annotations=_annotations(spec.SystemAnnotations),
+        system_annotations=system_annotations,
+        cut=border.cut,
     )
 
 
@@ -266,9 +272,8 @@ def _resource(resource: types_pb2.ResourceID) -> Resource:
     )
 
 
-def _annotations(annotations: wrappers_pb2.LabelValues) -> dict[str, tuple[str, ...]]:
-    keys = sorted(annotations.Values)[:ANNOTATIONS]
-    return {_name(key): _names(annotations.Values[key].Values[:ANNOTATION_VALUES]) for key in keys}
+def _annotations(annotations: wrappers_pb2.LabelValues) -> Iterable[tuple[str, Iterable[str]]]:
+    return ((key, annotations.Values[key].Values) for key in sorted(annotations.Values))
 
 
 def _reviews(reviews: Sequence[types_pb2.AccessReview]) -> tuple[Review, ...]:
@@ -279,7 +284,7 @@ def _reviews(reviews: Sequence[types_pb2.AccessReview]) -> tuple[Review, ...]:
             position=position,
             author=_name(review.Author),
             proposed_state=STATES.get(review.ProposedState),
-            reason=_reason(review.Reason),
+            reason=_remark(review.Reason),
             created=_time(review.Created),
         )
         for position, review in enumerate(reviews[first:], first + 1)
@@ -296,17 +301,13 @@ def _time(timestamp: Timestamp) -> datetime | None:
     return time if timestamp.seconds > 0 else None
 
 
-def _reason(text: str) -> str:
-    return _cut(text, REASON_CHARACTERS)
+def _remark(text: str) -> str:
+    return facts.cut(text, REMARK_CHARACTERS)
 
 
 def _name(text: str) -> str:
-    return _cut(text, NAME_CHARACTERS)
+    return facts.cut(text, NAME_CHARACTERS)
 
 
 def _names(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(_name, texts))
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - len(CUT)] + CUT

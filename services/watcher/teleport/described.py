@@ -1,24 +1,35 @@
 """Teleport's messages about people, roles and resources in short: beside `decode`, the reader of protobuf fields.
 
-All is cut here, at the border: what one request brings along has a bounded size.
+All is cut here, at the border, to the limits of `facts`: what one request brings along has a bounded size.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from services.watcher.teleport.facts import (
+    LABELS_CHARACTERS,
+    NAME_CHARACTERS,
+    TRAITS_CHARACTERS,
+    Border,
+    Fact,
+    Sets,
+    cut,
+)
 from services.watcher.teleport.pb import auth_pb2, types_pb2, users_pb2
 
-NAME_CHARACTERS = 256
 LOGINS = 100
-TRAITS_CHARACTERS = 32_000
-"""Of a user's traits together: what is beyond is left out."""
-LABELS_CHARACTERS = 4_000
-"""Of a resource's labels together."""
 
-OKTA_NAMES = ("teleport.internal/okta-app-name", "teleport.internal/okta-group-name")
-"""Labels in which Teleport keeps what people call an application or a group of Okta's."""
+OKTA_NAMES = tuple(f"teleport.internal/okta-{kind}-name" for kind in ("app", "group", "role"))
+"""Labels in which Teleport keeps what people call an application, a group or a role of Okta's."""
 
-Traits = dict[str, tuple[str, ...]]
+
+@dataclass(frozen=True)
+class Traits:
+    """A user's."""
+
+    values: Sets
+    are_cut: bool
+    """Are there more?"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Described:
 
     friendly_name: str
     labels: dict[str, str]
+    labels_are_cut: bool
+    """Are there more?"""
 
 
 def decode_login_state(state: users_pb2.UserLoginState) -> Traits:
@@ -40,25 +53,13 @@ def decode_traits(user: types_pb2.UserV2) -> Traits:
 
 
 def _traits(pairs: Iterable[tuple[str, Iterable[str]]]) -> Traits:
-    found: Traits = {}
-    room = TRAITS_CHARACTERS
-    for key, values in pairs:
-        kept = []
-        room -= len(key)
-        for value in values:
-            room -= len(value) + 1
-            if room < 0:
-                break
-            kept.append(value)
-        if room < 0 and not kept:
-            break
-        found[key] = tuple(kept)
-    return found
+    border = Border()
+    return Traits(border.sets(Fact.USER_TRAITS, pairs, TRAITS_CHARACTERS), are_cut=bool(border.cut))
 
 
 def decode_logins(role: types_pb2.RoleV6) -> tuple[str, ...]:
     """The logins that a role allows."""
-    return tuple(login[:NAME_CHARACTERS] for login in role.Spec.Allow.Logins[:LOGINS])
+    return tuple(cut(login, NAME_CHARACTERS) for login in role.Spec.Allow.Logins[:LOGINS])
 
 
 def decode_resources(page: auth_pb2.ListResourcesResponse) -> dict[str, Described]:
@@ -74,7 +75,9 @@ def _described(resource: object) -> tuple[str, Described]:
             found = _shown(resource.Metadata, resource.Spec.CmdLabels, resource.Spec.Hostname)
         case types_pb2.AppServerV3():
             app = resource.Spec.App
-            found = _shown(app.Metadata, app.Spec.DynamicLabels, _application_name(app.Metadata))
+            # Of an account of AWS Identity Center the server alone bears the name.
+            name = _application_name(app.Metadata) or resource.Metadata.Description
+            found = _shown(app.Metadata, app.Spec.DynamicLabels, name)
         case types_pb2.UserGroupV1():
             found = _shown(resource.Header.Metadata, {}, _application_name(resource.Header.Metadata))
         case types_pb2.WindowsDesktopV3():
@@ -95,13 +98,10 @@ def _shown(
 ) -> tuple[str, Described]:
     """On a clash the dynamic label counts, as for Teleport."""
     labels = dict(metadata.Labels) | {key: label.Result for key, label in dynamic.items()}
-    kept = {}
-    room = LABELS_CHARACTERS
-    for key, value in sorted(labels.items()):
-        room -= len(key) + len(value)
-        if room >= 0:
-            kept[key] = value
-    return metadata.Name, Described(friendly_name[:NAME_CHARACTERS], kept)
+    border = Border()
+    pairs = ((key, (value,)) for key, value in sorted(labels.items()))
+    kept = {key: values[0] for key, values in border.sets(Fact.LABELS, pairs, LABELS_CHARACTERS).items() if values}
+    return metadata.Name, Described(cut(friendly_name, NAME_CHARACTERS), kept, labels_are_cut=bool(border.cut))
 
 
 def _application_name(metadata: types_pb2.Metadata) -> str:

@@ -28,6 +28,7 @@ RESOURCE_TYPES = {
     "kube_cluster": "kube_server",
     "windows_desktop": "windows_desktop",
     "user_group": "user_group",
+    "aws_ic_account": "aws_ic_account",
 }
 """The kinds of requested resources that have names or labels, and what Teleport lists for each."""
 

@@ -208,7 +208,7 @@ async def test_a_page_of_more_than_four_mebibytes_is_read(auth: AuthService, ide
     connection = await connect(auth.address, identity)
     async with connection.client as client:
         found = [request async for page in client.requests() for request in page]
-    assert [len(request.request_reason) for request in found if isinstance(request, AccessRequest)] == [2000] * 3
+    assert [len(request.request_reason) for request in found if isinstance(request, AccessRequest)] == [4096] * 3
 
 
 async def test_a_watch_tells_what_happens_from_now_on(auth: AuthService, identity: Identity) -> None:
