@@ -9,6 +9,9 @@ from shared.events import AccessRequest, RequestChanged, RequestGone, RequestSta
 from shared.mail import Notice, NoticeKind
 from shared.memory import RequestFacts, RequestMemory
 
+ROLES, RESOURCES = 100, 50
+"""That are remembered: mails show fewer, and say how many there are."""
+
 
 def changes(
     before: RequestMemory | None, event: RequestChanged | RequestGone
@@ -44,11 +47,13 @@ def _learn(facts: RequestFacts, event: RequestChanged | RequestGone) -> RequestF
 
 
 def _remembered(request: AccessRequest) -> AccessRequest:
-    """Without what only the conditions of rules ask for: it is asked once, and may be large and personal."""
-    if not (request.user_traits or request.system_annotations or any(one.labels for one in request.resources)):
-        return request
-    resources = tuple(resource.model_copy(update={"labels": {}}) for resource in request.resources)
-    return request.model_copy(update={"resources": resources, "system_annotations": {}, "user_traits": {}})
+    """Without what only rules and recipients ask for: it is asked once, and may be large and personal."""
+    resources = request.resources[:RESOURCES]
+    if any(resource.labels for resource in resources):
+        resources = tuple(resource.model_copy(update={"labels": {}}) for resource in resources)
+    small = {"roles": request.roles[:ROLES], "resources": resources, "system_annotations": {}, "user_traits": {}}
+    is_small = all(getattr(request, name) == value for name, value in small.items())
+    return request if is_small else request.model_copy(update=small)
 
 
 def _merged(known: AccessRequest, seen: AccessRequest) -> AccessRequest:

@@ -169,6 +169,24 @@ def test_what_only_rules_ask_for_is_not_remembered() -> None:
         assert [resource.labels for resource in memory.facts.request.resources] == [{}]
 
 
+def test_of_a_large_request_is_remembered_what_mails_can_show_and_repetition_is_nothing() -> None:
+    large = {
+        "roles": tuple(f"role-{number}" for number in range(1_000)),
+        "role_count": 1_000,
+        "resources": tuple(Resource(cluster="c", kind="node", name=str(number)) for number in range(300)),
+        "resource_count": 300,
+    }
+    event = changed(RequestState.PENDING, 0)
+    event = event.model_copy(update={"request": event.request.model_copy(update=large)})
+    _, memory = tell([event])
+    assert memory is not None
+    request = memory.facts.request
+    assert request is not None
+    assert (request.roles, request.role_count) == (event.request.roles[:100], 1_000)
+    assert (request.resources, request.resource_count) == (event.request.resources[:50], 300)
+    assert changes(memory, event) == ((), memory.facts)
+
+
 # -- with the second witness: Redis knows nothing, Teleport's record does
 
 
