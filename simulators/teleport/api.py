@@ -39,7 +39,6 @@ class _Api:
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         """Let the call suffer its faults, and answer a `TraceError` with its status."""
-        self._cluster.client_versions.add(dict(context.invocation_metadata() or ()).get("version"))
         self._cluster.client_certificates.update(context.auth_context().get("x509_pem_cert", ()))
         try:
             async with self._cluster.faults.met(method):

@@ -53,8 +53,6 @@ class Cluster:
             ProxyPublicAddr=f"{name}:443",
         )
         """What Ping answers; change its fields at will."""
-        self.client_versions: set[str | bytes | None] = set()
-        """The versions that clients have named with their calls; None where one named none."""
         self.client_certificates: set[bytes] = set()
         """The certificates, as PEM, that clients have shown with their calls."""
         self.watches = Watches()

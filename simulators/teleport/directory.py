@@ -29,6 +29,8 @@ class Directory:
         """By the kind that Teleport lists, such as `app_server`, then by id."""
         self.denied: set[str] = set()
         """Kinds that nobody may list."""
+        self.shows_resources = True
+        """While false, resources are as good as not there: the roles to preview as see none."""
 
     def add_node(self, name: str, hostname: str, labels: Mapping[str, str] | None = None) -> None:
         """Let there be a server."""
@@ -62,11 +64,15 @@ class Directory:
         return types_pb2.RoleV6(Kind="role", Version="v7", Metadata=metadata, Spec=types_pb2.RoleSpecV6(Allow=allow))
 
     def page(self, query: auth_pb2.ListResourcesRequest) -> auth_pb2.ListResourcesResponse:
-        """Answer `ListResources`: what has one of the names, at most `Limit` at a time. Raises `TraceError`."""
+        """Answer `ListResources`: what has one of the names, if any are, at most `Limit` at a time.
+
+        Raises `TraceError`.
+        """
         if query.ResourceType in self.denied:
             raise TraceError(StatusCode.PERMISSION_DENIED, f"access denied to list {query.ResourceType}")
-        kind = self.resources.get(query.ResourceType, {})
-        names = sorted({name for name in _NAME.findall(query.PredicateExpression) if name in kind})
+        kind = self.resources.get(query.ResourceType, {}) if self.shows_resources else {}
+        wanted = _NAME.findall(query.PredicateExpression) if query.PredicateExpression else kind
+        names = sorted({name for name in wanted if name in kind})
         rest = [name for name in names if name >= query.StartKey]
         shown, beyond = rest[: query.Limit], rest[query.Limit :]
         return auth_pb2.ListResourcesResponse(

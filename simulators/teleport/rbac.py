@@ -1,5 +1,6 @@
 """What a role allows its holder to call, as Teleport judges it: by kinds of resources and verbs."""
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,13 @@ NEEDS: dict[str, frozenset[Permission]] = {
         {("access_monitoring_rule", "list"), ("access_monitoring_rule", "read")}
     ),
 }
-"""By method. `WatchEvents` judges each kind by itself, `ListResources` shows what the roles to preview as may see."""
+"""By method. `WatchEvents` judges each kind by itself, as does `ListResources`."""
+
+PREVIEW: Permission = ("resources", "preview")
+"""No rule of a role but its `preview_as_roles`: without them `ListResources` is allowed, and shows nothing."""
+
+LIST_USER_GROUPS = frozenset({("user_group", "list"), ("user_group", "read")})
+"""Every other kind of resources may be listed by whoever sees any."""
 
 
 class RoleBasedAccess(aio.ServerInterceptor):
@@ -32,8 +39,8 @@ class RoleBasedAccess(aio.ServerInterceptor):
     def __init__(self) -> None:
         self.allowed: frozenset[Permission] | None = None
         """What the callers' role allows; None: everything."""
-        self.called: set[str] = set()
-        """The methods that were called."""
+        self.called: defaultdict[str, set[str | bytes | None]] = defaultdict(set)
+        """The methods that were called, with the versions that clients named; None where one named none."""
 
     def lacks(self, permissions: Iterable[Permission]) -> list[Permission]:
         """Those of the permissions that the role does not give."""
@@ -46,7 +53,7 @@ class RoleBasedAccess(aio.ServerInterceptor):
     ) -> Any:
         """Let the call pass or refuse it."""
         method = handler_call_details.method
-        self.called.add(method)
+        self.called[method].add(dict(handler_call_details.invocation_metadata).get("version"))
         lacking = self.lacks(NEEDS.get(method, ()))
         if not lacking:
             return await continuation(handler_call_details)

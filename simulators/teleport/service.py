@@ -18,7 +18,7 @@ from simulators.certificates import ClusterAuthority
 from simulators.teleport.api import KNOWN_KINDS, AuthApi, LoginStatesApi, RulesApi, UsersApi
 from simulators.teleport.cluster import Cluster, utc_now
 from simulators.teleport.latin_1 import Spoiler
-from simulators.teleport.rbac import Permission, RoleBasedAccess
+from simulators.teleport.rbac import LIST_USER_GROUPS, PREVIEW, Permission, RoleBasedAccess
 
 EXPIRY_POLL_SECONDS = 0.1
 RULES_SERVICE = "teleport.accessmonitoringrules.v1.AccessMonitoringRulesService"
@@ -61,6 +61,8 @@ class AuthService(Cluster):
         """Let every caller's role allow this and nothing else, in calls and in watches from now on."""
         self.access.allowed = frozenset(permissions)
         self.faults.denied_kinds = {kind for kind in KNOWN_KINDS if self.access.lacks([(kind, "read")])}
+        self.directory.shows_resources = not self.access.lacks([PREVIEW])
+        self.directory.denied = {"user_group"} if self.access.lacks(LIST_USER_GROUPS) else set()
 
     async def start(self) -> None:
         """Begin to answer on the running loop. Raises `RuntimeError` if the port is taken."""

@@ -70,15 +70,9 @@ class Inquiries:
 
     async def resources(self, kind: str, ids: Sequence[str]) -> dict[str, Described]:
         """Resources of one of `RESOURCE_TYPES` by id, as far as our role sees them among what it could request."""
-        call = auth_pb2.ListResourcesRequest(
-            ResourceType=RESOURCE_TYPES[kind],
-            Namespace="default",
-            Limit=len(ids),
-            PredicateExpression=" || ".join(
-                f"resource.metadata.name == {json.dumps(one, ensure_ascii=False)}" for one in ids
-            ),
-            UseSearchAsRoles=True,
-            UsePreviewAsRoles=True,
+        call = _listing(kind, len(ids))
+        call.PredicateExpression = " || ".join(
+            f"resource.metadata.name == {json.dumps(one, ensure_ascii=False)}" for one in ids
         )
         found: dict[str, Described] = {}
         for _ in ids:  # there can be no more pages than ids
@@ -89,6 +83,23 @@ class Inquiries:
             if not page.NextKey:
                 break
         return found
+
+    async def shows(self, kind: str) -> bool:
+        """Do we see any resource of this kind?"""
+        with self._translated():
+            page = await self._auth.ListResources(_listing(kind, 1), metadata=self._metadata)
+            return bool(_readable(page).Resources)
+
+
+def _listing(kind: str, limit: int) -> auth_pb2.ListResourcesRequest:
+    """Also what is not ours to see, but our role's to preview: a request may ask for it."""
+    return auth_pb2.ListResourcesRequest(
+        ResourceType=RESOURCE_TYPES[kind],
+        Namespace="default",
+        Limit=limit,
+        UseSearchAsRoles=True,
+        UsePreviewAsRoles=True,
+    )
 
 
 def _readable(answer: Answer | None) -> Answer:

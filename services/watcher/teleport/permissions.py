@@ -8,11 +8,13 @@ from google.protobuf.message import Message
 
 from services.watcher.teleport.client import (
     TeleportClient,
+    TeleportInvalid,
     TeleportNotFound,
     TeleportRefused,
     TeleportUnimplemented,
 )
 from services.watcher.teleport.decode import KIND
+from services.watcher.teleport.inquiries import RESOURCE_TYPES
 from services.watcher.teleport.pb import auth_pb2, types_pb2
 
 
@@ -43,7 +45,24 @@ async def permissions(client: TeleportClient) -> list[Permission]:
         await _optional(client, "read", "user_login_state", "mails and rules know the requester's traits"),
         await _optional(client, "read", "user", "mails and rules know the traits of who has not logged in lately"),
         await _optional(client, "read", "role", "mails name the logins that a requested role grants"),
+        *await _resources(client),
     ]
+
+
+async def _resources(client: TeleportClient) -> list[Permission]:
+    """Do we see resources, and which kinds may we not list? What a role does not preview is hidden, not refused."""
+    refused = []
+    is_any_shown = False
+    for kind in RESOURCE_TYPES:
+        try:
+            is_any_shown |= await client.inquiries.shows(kind)
+        except (TeleportUnimplemented, TeleportInvalid):
+            continue  # this version of Teleport lists none of the kind
+        except TeleportRefused as error:
+            refused.append(Permission("list", kind, str(error), f"mails and rules know resources of the kind {kind}"))
+    hidden = "" if is_any_shown else "none is shown; has it preview_as_roles, and do those see any?"
+    buys = "mails call resources by their names, and rules know their labels"
+    return [Permission("preview", "resources", hidden, buys), *refused]
 
 
 async def _optional(client: TeleportClient, verb: str, resource: str, buys: str) -> Permission:
