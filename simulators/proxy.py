@@ -47,6 +47,7 @@ class Proxy:
         self._auth_address = auth_address
         self._route = AUTH_PREFIX + f"{authority.cluster_name.encode().hex()}.teleport.cluster.local".encode()
         self._web = ProxyWeb(authority, self._visit)
+        self._leads_to_auth = True
         self._server: asyncio.Server | None = None
         self._tunnels: set[Tunnel] = set()
         self._visits: set[asyncio.Task[None]] = set()
@@ -74,6 +75,11 @@ class Proxy:
     def withdraw_upgrade(self) -> None:
         """Know nothing of connection upgrades any more, as a proxy before Teleport 8."""
         self._web.offers_upgrade = False
+
+    def separate(self) -> None:
+        """Be nothing but a web server on this port, as with `proxy_listener_mode: separate`."""
+        self.find["proxy"]["tls_routing_enabled"] = False
+        self._leads_to_auth = False
 
     @property
     def tunnels(self) -> int:
@@ -152,7 +158,7 @@ class Proxy:
             self._tunnels.discard(tunnel)
 
     def _upstream(self, protocols: list[bytes]) -> str:
-        asked = [protocol for protocol in protocols if protocol.startswith(AUTH_PREFIX)]
+        asked = [protocol for protocol in protocols if protocol.startswith(AUTH_PREFIX) and self._leads_to_auth]
         if not asked and protocols and WEB_PROTOCOLS.isdisjoint(protocols):
             raise UnknownProtocolError
         if not asked:

@@ -1,6 +1,7 @@
 """Every way to the Auth Service, and what is said when none leads there."""
 
 import asyncio
+import re
 import socket
 import ssl
 import stat
@@ -78,10 +79,28 @@ async def test_a_proxy_with_a_web_certificate_that_nobody_knows_works_too(proxy:
 
 
 @pytest.mark.usefixtures("trusted_web")
-async def test_a_proxy_without_tls_routing_says_what_to_do(proxy: Proxy, identity: Identity) -> None:
-    proxy.find["proxy"]["tls_routing_enabled"] = False
-    with pytest.raises(TeleportRefused, match=r"TLS routing .*set teleport.addr to the Auth Service"):
+async def test_a_proxy_without_tls_routing_is_told_so_with_what_to_do(proxy: Proxy, identity: Identity) -> None:
+    proxy.separate()
+    with pytest.raises(TeleportRefused) as caught:
         await connect(proxy.address, identity)
+    assert str(caught.value) == (
+        f"{proxy.address} is a proxy without TLS routing (proxy_listener_mode: separate); set teleport.addr to the"
+        " Auth Service, or proxy_listener_mode to multiplex"
+    )
+
+
+async def test_one_that_this_host_cannot_ask_is_refused_with_the_way_to_ask_it(
+    proxy: Proxy, identity: Identity
+) -> None:
+    proxy.separate()
+    with pytest.raises(TeleportRefused) as caught:
+        await connect(proxy.address, identity)
+    assert re.fullmatch(
+        rf"no route leads to {proxy.address}: direct, through a proxy \(TLS routing\): the server's certificate is not"
+        r" of the identity's cluster \(.*\); through a proxy \(connection upgrade\): this host does not trust the web"
+        r" certificate of localhost \(.*\); name a file with its CA in SSL_CERT_FILE",
+        str(caught.value),
+    )
 
 
 async def test_nobody_there_names_each_route_and_its_reason(identity: Identity, unused_port: int) -> None:
