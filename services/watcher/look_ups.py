@@ -21,6 +21,8 @@ AT_ONCE = 16
 DEADLINE_SECONDS = 3.0
 PATIENT_SECONDS = 60.0
 """Without the answer somebody may be told twice; but nobody is to wait for ever."""
+TRY_SECONDS = 10.0
+"""Of those, for one try: a connection of which one call hangs may bring the next one."""
 REFUSED_SECONDS = 60.0
 FAILED_SECONDS = 10.0
 FAILURES = 3
@@ -165,7 +167,7 @@ class LookUps:
             backoff = Backoff(0.05, 0.5)
             while True:
                 try:
-                    async with asyncio.timeout(DEADLINE_SECONDS):
+                    async with asyncio.timeout(TRY_SECONDS):
                         return await ask()
                 except TeleportRefused:
                     raise

@@ -159,7 +159,7 @@ async def test_a_loss_that_an_append_meets_first_is_noticed_by_it(
 async def test_after_a_loss_nothing_is_told_before_it_is_known_who_was_told_of_it(
     auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trouble: str
 ) -> None:
-    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(look_ups, "TRY_SECONDS", 0.2)
     ids = [auth.create_request() for _ in range(40)]
     for request_id in ids:
         write_record(auth, request_id, RECORD)
