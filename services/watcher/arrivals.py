@@ -9,6 +9,9 @@ from collections import defaultdict, deque
 from services.watcher.enrich import Incoming
 from shared.events import request_id_of
 
+GATHER_SECONDS = 0.02
+"""While others are looked up: to append each alone would cost more than to look it up."""
+
 
 class Arrivals:
     """Holds so many events at most, so that whoever brings more has to wait."""
@@ -33,6 +36,8 @@ class Arrivals:
     async def take(self, most: int) -> list[Incoming]:
         """Wait for an event that is looked up, and give it with what else is. Each is of another request."""
         batch = [await self._ready.get()]
+        if len(self._lines) > 1:
+            await asyncio.sleep(GATHER_SECONDS)
         while len(batch) < most and not self._ready.empty():
             batch.append(self._ready.get_nowait())
         return batch

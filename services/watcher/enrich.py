@@ -7,9 +7,10 @@ import asyncio
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 from services.watcher.look_ups import LookUps, Subject
 from services.watcher.metrics import LookUp, WatcherMetrics
@@ -19,6 +20,7 @@ from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.described import Described, Traits
 from services.watcher.teleport.facts import Fact
 from services.watcher.teleport.inquiries import RESOURCE_TYPES
+from shared.event_log import KnownRequest
 from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone, RequestState, Resource, request_id_of
 from shared.tasks import end
 
@@ -30,6 +32,9 @@ LOGINS = 100
 
 _VARIABLE = re.compile(r"([^{}]*)\{\{\s*(?:internal|external)(?:\.([\w-]+)|\[\"([^\"\]]+)\"\])\s*\}\}([^{}]*)")
 """A login that stands for a trait, such as `{{internal.logins}}` or `{{external["unix user"]}}-admin`."""
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,32 +66,29 @@ class Enricher:
         self._outbox = outbox
         self._look_ups = LookUps(metrics)
         self._metrics = metrics
-        self._incoming: set[asyncio.Task[RequestChanged | RequestGone]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def begin(self, cluster: Cluster, event: RequestChanged | RequestGone) -> Incoming:
-        """Begin to look up what an event is about, and do not wait."""
-        look_up = asyncio.create_task(self._alone(cluster, event))
-        self._incoming.add(look_up)
-        look_up.add_done_callback(self._incoming.discard)
-        return Incoming(event, look_up)
+    def begin(self, cluster: Cluster, events: Sequence[RequestChanged | RequestGone]) -> list[Incoming]:
+        """Begin to look up what the events are about, and do not wait."""
+        known = self._task(self._outbox.known(list(dict.fromkeys(map(request_id_of, events)))))
+        return [Incoming(event, self._task(self._alone(cluster, event, known))) for event in events]
 
     async def end(self) -> None:
         """Look up nothing any more: the connection has ended."""
-        await end(self._incoming)
+        await end(self._tasks)
         await self._look_ups.end()
 
-    async def _alone(self, cluster: Cluster, event: RequestChanged | RequestGone) -> RequestChanged | RequestGone:
-        (enriched,) = await self.enriched(cluster, [event])
-        return enriched
+    def _task(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def enriched(
-        self, cluster: Cluster, events: Sequence[RequestChanged | RequestGone]
-    ) -> list[RequestChanged | RequestGone]:
-        """The same events, those of unknown requests with all that could be learned."""
-        known = await self._outbox.known(list(dict.fromkeys(map(request_id_of, events))))
-        return await asyncio.gather(
-            *(self._one(cluster, event, is_known=request_id_of(event) in known) for event in events)
-        )
+    async def _alone(
+        self, cluster: Cluster, event: RequestChanged | RequestGone, known: asyncio.Task[dict[str, KnownRequest]]
+    ) -> RequestChanged | RequestGone:
+        """The same event, that of an unknown request with all that could be learned."""
+        return await self._one(cluster, event, is_known=request_id_of(event) in await known)
 
     async def _one(
         self, cluster: Cluster, event: RequestChanged | RequestGone, *, is_known: bool

@@ -101,7 +101,8 @@ class Following:
                     self._metrics.received.labels(Received.OTHER.value).inc()
 
     async def _look_up(self, event: RequestChanged | RequestGone) -> None:
-        await self._arrivals.put(self._enricher.begin(self._cluster, event))
+        (incoming,) = self._enricher.begin(self._cluster, [event])
+        await self._arrivals.put(incoming)
 
     async def _take_snapshots(self, watch: Watch) -> None:
         while True:
@@ -156,9 +157,8 @@ class Following:
         self._metrics.found.inc(len(page.news))
         for undecodable in page.undecodable:
             self._passed_over.note(undecodable)
-        for event in page.news:
+        for incoming in self._enricher.begin(self._cluster, page.news) if page.news else ():
             await room.acquire()
-            incoming = self._enricher.begin(self._cluster, event)
             incoming.told.add_done_callback(lambda _: room.release())
             await self._arrivals.put(incoming)
 

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.watcher import arrivals as arrivals_module
 from services.watcher.arrivals import Arrivals
 from services.watcher.enrich import Incoming
 from shared.events import RequestChanged, RequestGone
@@ -52,7 +54,9 @@ def test_the_events_of_one_request_leave_as_they_came_whichever_is_looked_up_fir
     case: tuple[list[str], list[int]],
 ) -> None:
     request_ids, answered = case
-    positions = asyncio.run(left(request_ids, answered))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(arrivals_module, "GATHER_SECONDS", 0)
+        positions = asyncio.run(left(request_ids, answered))
     assert sorted(positions) == list(range(len(request_ids)))
     for request_id in set(request_ids):
         ours = [position for position in positions if request_ids[position] == request_id]
