@@ -133,7 +133,12 @@ class LookUps:
         self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
     ) -> tuple[Found | None, LookUpOutcome]:
         async with self._room:
-            found, outcome = await self._answer(subject, ask, seconds)
+            return await self._counted(subject, ask, seconds)
+
+    async def _counted(
+        self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
+    ) -> tuple[Found | None, LookUpOutcome]:
+        found, outcome = await self._answer(subject, ask, seconds)
         self._metrics.look_ups.labels(subject.kind.value, outcome.value).inc()
         return found, outcome
 
@@ -167,7 +172,7 @@ class LookUps:
             backoff = Backoff(0.05, 0.5)
             while True:
                 try:
-                    async with asyncio.timeout(TRY_SECONDS):
+                    async with self._room, asyncio.timeout(TRY_SECONDS):  # between tries others have their turn
                         return await ask()
                 except TeleportRefused:
                     raise
@@ -176,7 +181,7 @@ class LookUps:
                         raise
                     await asyncio.sleep(backoff.next())
 
-        found, outcome = await self._asked(subject, again, PATIENT_SECONDS)
+        found, outcome = await self._counted(subject, again, PATIENT_SECONDS)
         if outcome is LookUpOutcome.FAILED:
             self._given_up.add(subject)
         return found

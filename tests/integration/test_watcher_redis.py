@@ -15,10 +15,12 @@ from services.watcher import look_ups, service
 from services.watcher import outbox as outbox_module
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.teleport.pb import auth_pb2, types_pb2
 from shared import keys
 from shared.event_log import GROUP, EventWriter
 from shared.events import RequestChanged, RequestGone, RulesListed, request_id_of
 from simulators.teleport import AuthService
+from simulators.teleport.errors import TraceError
 from tests.integration.test_enrichment import RECORD, write_record
 from tests.integration.watching import (
     AUTHORITY,
@@ -177,6 +179,28 @@ async def test_after_a_loss_nothing_is_told_before_it_is_known_who_was_told_of_i
         auth.faults.delays.clear()
         await wait_until(lambda: {request.id for request in changed(redis)} == {*ids, new}, "all are told", 60)
     assert {event.announced is None for event in events(redis) if request_id_of(event) != new} == {False}
+
+
+class Stubborn(AuthService):
+    """A cluster that cannot read its records of some requests."""
+
+    unreadable: frozenset[str] = frozenset()
+
+    def find_plugin_data(self, wanted: types_pb2.PluginDataFilter) -> auth_pb2.PluginDataSeq:
+        """As a cluster whose store is not well."""
+        if wanted.Resource in self.unreadable:
+            raise TraceError(StatusCode.UNAVAILABLE, "the store is not well")
+        return super().find_plugin_data(wanted)
+
+
+async def test_records_that_are_waited_for_hold_up_no_other_request(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    async with Stubborn(AUTHORITY) as auth:
+        auth.unreadable = frozenset(auth.create_request(request_id=f"r{n}") for n in range(2 * look_ups.AT_ONCE))
+        auth.create_request(request_id="readable")
+        async with watching(redis_url, settings(auth.address, tmp_path)):
+            await wait_until(lambda: [one.id for one in changed(redis)] == ["readable"], "the one is told", 30)
 
 
 @pytest.fixture
