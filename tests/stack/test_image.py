@@ -80,12 +80,12 @@ def test_start_needs_nothing_but_a_configuration_and_keeps_its_data(stack: Stack
 
     rq = ("exec", alone, "rq", "info", "--url", "unix:///data/valkey/valkey.sock")
     stack.engine.run("start", alone)
-    wait_for(is_healthy, "the health check is content", timeout=60)
+    wait_for(is_healthy, "the health check is content", timeout=180)
     with stack.people() as people:
         stack.wait_for_mails(asked([people.create_request("bob", ["auditor"])], ["alone@example.com"]))
     wait_for(lambda: "jobs: 1 finished, 0 failed" in stack.engine.run(*rq), "rq tells of the mail")
     stack.engine.run("stop", "--time=20", alone)
     assert stack.engine.inspect(alone)["State"]["ExitCode"] == 0
     stack.engine.run("start", alone)
-    wait_for(is_healthy, "it is well after a new start", timeout=60)
+    wait_for(is_healthy, "it is well after a new start", timeout=180)
     assert "1 workers, 1 queues" in stack.engine.run(*rq)

@@ -70,16 +70,16 @@ def test_a_killed_mailer_and_a_paused_redis_in_the_midst_of_many_requests_lose_n
         stack.engine.kill_all_in(mailer)
         stack.engine.run("pause", redis)
         assert stack.count() - before < REQUESTS * len(READERS), "the rest was still on its way"
-        wait_for(lambda: not stack.are_healthy("router"), "the router has noticed that Redis is away", timeout=60)
+        wait_for(lambda: not stack.are_healthy("router"), "the router has noticed that Redis is away", timeout=180)
         stack.engine.run("unpause", redis)
         asking.result()
-    came = stack.wait_for_mails(asked(ids), timeout=120)
+    came = stack.wait_for_mails(asked(ids), timeout=300)
     assert len(came) == REQUESTS * len(READERS)
     again = came.total() - len(came)
     assert again <= 3 * MailerSettings().connections, "what the mailers had in hand, and nothing else, may come again"
-    wait_for(lambda: "0 jobs total" in stack.rq("info"), "nothing is left in the queue", timeout=60)
+    wait_for(lambda: "0 jobs total" in stack.rq("info"), "nothing is left in the queue", timeout=180)
     assert ", 0 failed\n" in stack.rq("info")
-    wait_for(lambda: stack.are_healthy("router") and stack.are_healthy("mailer"), "all are well again", timeout=60)
+    wait_for(lambda: stack.are_healthy("router") and stack.are_healthy("mailer"), "all are well again", timeout=180)
     assert stack.engine.inspect(mailer)["RestartCount"] == 1
 
 
@@ -92,7 +92,7 @@ def test_every_query_of_a_dashboard_has_series(stack: Stack, board: Path) -> Non
         return [f"{query.panel}: {query.expr}" for query in queries if not stack.query(query.expr)]
 
     try:
-        wait_for(lambda: not empty(), f"every query of {board.name} has series", timeout=60)
+        wait_for(lambda: not empty(), f"every query of {board.name} has series", timeout=180)
     except AssertionError as error:
         raise AssertionError("\n".join([str(error), *empty()])) from None
 
@@ -101,20 +101,20 @@ def test_a_dead_letter_is_seen_and_replayed_by_rq(stack: Stack) -> None:
     stack.compose("--profile", "demo", "up", "-d", "--wait", "inbox", DEMO_REFUSES="ann@example.com")
     with stack.people() as people:
         request_id = people.create_request("alice", [ROLE])
-    wait_for(lambda: ", 1 failed\n" in stack.rq("info"), "rq shows the dead letter", timeout=60)
+    wait_for(lambda: ", 1 failed\n" in stack.rq("info"), "rq shows the dead letter", timeout=180)
     assert "550 5.1.1 there is nobody of that name" in stack.compose("exec", "mailer", "access-mail", "dead", "list")
     assert stack.count() == 0
     stack.compose("--profile", "demo", "up", "-d", "--wait", "inbox")
     assert "Requeueing 1 jobs from failed queue" in stack.rq("requeue", "--queue", "mail", "--all")
     assert stack.wait_for_mails(asked([request_id], ["ann@example.com"])).total() == 1
-    wait_for(lambda: ", 0 failed\n" in stack.rq("info"), "rq shows no dead letter any more", timeout=60)
+    wait_for(lambda: ", 0 failed\n" in stack.rq("info"), "rq shows no dead letter any more", timeout=180)
 
 
 def test_down_and_up_again_keep_the_queue(stack: Stack) -> None:
     stack.rq("suspend")
     with stack.people() as people:
         ids = [people.create_request("alice", [ROLE]) for _ in range(20)]
-    wait_for(lambda: "20 jobs total" in stack.rq("info"), "20 mails wait", timeout=60)
+    wait_for(lambda: "20 jobs total" in stack.rq("info"), "20 mails wait", timeout=180)
     stack.compose("--profile", "demo", "down")
     # The simulated cluster forgets its requests: what was asked for is sent before it can be missed.
     stack.compose("--profile", "demo", "up", "-d", "--wait", "redis", "router", "mailer", "inbox")
