@@ -1,4 +1,4 @@
-"""What RQ's own worker runs in the conformance test: a job that returns, one that raises, one that asks for a retry."""
+"""What RQ's own worker runs in the conformance test: jobs that return, raise, ask for a retry."""
 
 from rq import Retry
 
@@ -10,6 +10,11 @@ def deliver(_mail: object) -> None:
 def refuse(_mail: object) -> None:
     """Raise."""
     raise RuntimeError("550 no such user")
+
+
+def poison(_mail: object) -> None:
+    """Raise as if it had ended its workers."""
+    raise RuntimeError("its workers died four times in a row")
 
 
 def defer(_mail: object) -> Retry:

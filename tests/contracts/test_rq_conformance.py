@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,14 +22,18 @@ from rq.serializers import JSONSerializer
 from services.mailer.worker import MailWorker
 from shared.claimed import Claimed
 from shared.event_log import GROUP, EventReader
-from shared.mail import Dead, Delivered, Dropped, Later, Mail, Notice, Recipient, Verdict, Why
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Notice, Recipient, Verdict, Why
 from shared.mail_queue import layout, mailer_end
 from shared.mail_queue.layout import DESCRIPTION, TIMEOUT_SECONDS, rq_queue
+from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd
 from shared.mail_queue.router_end import Commit, RouterEnd
 from shared.memory import RequestMemory
 from tests.contracts import stock_jobs
 from tests.counting import CountingMetrics
-from tests.queueing import RELAY
+from tests.integration.conftest import end
+from tests.queueing import RELAY, claim, end_claims, known_relay, settle
+
+__all__ = ["end"]
 
 OWN_FIELDS = {"thread", "request", "claim", "deaths", "attempts", "first_tried", "perhaps", "revived"}
 NO_JSON = "result"
@@ -55,9 +59,9 @@ def mail_to(name: str) -> Mail:
     return Mail(request_id="r1", notice=Notice.parse("requested"), recipient=PEOPLE[name])
 
 
-def put_ours(redis: Redis) -> None:
+def put_ours(redis: Redis, names: Iterable[str] = PEOPLE) -> None:
     EventReader(redis, "test").open()
-    mails = [mail_to(name) for name in PEOPLE]
+    mails = [mail_to(name) for name in names]
     RouterEnd(redis, GROUP, "test").commit([Commit("1-1", "r1", "", RequestMemory(), mails)])
 
 
@@ -82,9 +86,9 @@ def run_ours(redis: Redis, url: str) -> None:
     MailWorker(redis, mails, Verdicts(), CountingMetrics(), relay=RELAY, capacity=3, grace=10).work(burst=True)
 
 
-def put_stock(redis: Redis) -> None:
+def put_stock(redis: Redis, functions: Mapping[str, Callable[[object], object]] = STOCK) -> None:
     queue = rq_queue(redis)
-    for name, function in STOCK.items():
+    for name, function in functions.items():
         queue.enqueue(
             function,
             mail_to(name).model_dump(mode="json", exclude_none=True),
@@ -184,3 +188,68 @@ def test_a_broken_script_is_caught(
     put_ours(redis)
     run_ours(redis, redis_url)
     assert keyspace(redis)["rq:scheduled:mail"] != stock[1]["rq:scheduled:mail"]
+
+
+# -- jobs that are put back, jobs that end their workers, and what workers count
+
+OF_AN_EARLIER_TRY = {"started_at", "last_heartbeat", "worker_name"}
+"""Fields of a job that RQ leaves as they are when it puts one back."""
+
+
+def untried(space: dict[str, Any]) -> dict[str, Any]:
+    """Without what only tells that there has been a try."""
+    return {
+        key: (kind, life, {name: value for name, value in fields.items() if name not in OF_AN_EARLIER_TRY})
+        if kind == "hash"
+        else (kind, life, fields)
+        for key, (kind, life, fields) in space.items()
+    }
+
+
+@pytest.mark.parametrize("way", ["held", "released", "recovered"])
+async def test_a_job_that_is_put_back_is_one_that_waits(
+    stock: tuple[dict[str, Any], dict[str, Any]], redis: Redis, end: MailerEnd, way: str
+) -> None:
+    known_relay(redis)
+    put_ours(redis)
+    (job,) = await claim(end, 1)
+    if way == "held":
+        await settle(end, job, Held("connect", "refused"))
+    elif way == "released":
+        await end.release([(job.mail.id, job.execution, False)])
+    else:
+        await end_claims(redis)
+        await end.recover()
+    assert untried(keyspace(redis)) == stock[0]
+
+
+async def test_poison_is_a_job_that_failed(redis: Redis, redis_url: str, end: MailerEnd) -> None:
+    put_stock(redis, {"ann": stock_jobs.poison})
+    run_stock(redis, redis_url)
+    expected = keyspace(redis)
+    redis.flushall()
+    known_relay(redis)
+    put_ours(redis, ["ann"])
+    for _ in range(DEATHS_SURVIVED + 1):
+        assert len(await claim(end)) == 1
+        await end_claims(redis)
+        await end.recover()
+    assert (await end.claim(["last"])).poison == [mail_to("ann").id]
+    assert keyspace(redis) == expected
+
+
+def counted(redis: Any) -> list[bytes]:
+    """What the one worker that there was has told RQ of its jobs, and whether it has told of its time."""
+    (key,) = (key for key in redis.scan_iter("rq:worker:*") if redis.type(key) == b"hash")
+    assert float(redis.hget(key, "total_working_time")) > 0
+    return list(redis.hmget(key, "successful_job_count", "failed_job_count"))
+
+
+def test_a_worker_counts_as_rqs_own_does(redis: Redis, redis_url: str) -> None:
+    put_stock(redis)
+    run_stock(redis, redis_url)
+    expected = counted(redis)
+    redis.flushall()
+    put_ours(redis)
+    run_ours(redis, redis_url)
+    assert counted(redis) == expected == [b"2", b"2"]
