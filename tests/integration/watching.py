@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +68,13 @@ def rules_events(redis: Redis) -> list[RulesEvent]:
 def everything(redis: Redis) -> list[Event]:
     """What stands on the stream."""
     rows = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrange(keys.EVENTS))
-    return [parse_event(fields[DATA]) for _, fields in rows]
+    return [_parsed(fields[DATA]) for _, fields in rows]
+
+
+@lru_cache(20_000)
+def _parsed(data: bytes) -> Event:
+    """Remembered: who waits for thousands of events looks again and again, and keeps the loop from the work."""
+    return parse_event(data)
 
 
 def changed(redis: Redis) -> list[AccessRequest]:
