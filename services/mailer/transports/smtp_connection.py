@@ -20,6 +20,9 @@ from services.mailer.transports.smtp_traffic import Sending, Traffic
 MOST_MAILS = 500
 """Per connection. Relays have limits of their own, and a balancer before several of them wants its turn, too."""
 
+LONG_REST = 1.0
+"""Seconds. Who has rested for longer may find that there is no connection any more."""
+
 OPENING = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
 _HOPED_FOR = {Stage.MAIL: 2, Stage.RCPT: 2, Stage.DATA: 3, Stage.CONTENT: 2}
@@ -38,6 +41,8 @@ class _Turn:
     commands: dict[Stage, bytes]
     is_first: bool
     """Nothing went over the connection before it: if that breaks off at once, the relay is at fault and not its age."""
+    has_rested: bool = False
+    """The connection had rested for long before it."""
     replies: dict[Stage, asyncio.Future[Reply]] = field(default_factory=dict)
     """To what has been sent."""
     taken: set[Stage] = field(default_factory=set)
@@ -80,7 +85,7 @@ class Connection:
             raise
         finally:
             if self._turns:
-                self._cut()
+                self.cut()
             await self._conversation.leave()
 
     def wake(self) -> None:
@@ -92,9 +97,10 @@ class Connection:
         """Leave without delay, from the middle of mails that nobody waits for, too."""
         self.wake()
         if self._turns:
-            self._cut()
+            self.cut()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Close the connection now, whatever is under way."""
         self._conversation.cut(BrokenOffError(Trouble.CONNECTION_LOST, "we have left"))
 
     # -- whose turn it is
@@ -127,7 +133,8 @@ class Connection:
     async def _rested_turn(self) -> _Turn | None:
         """The turn of a mail that comes before the connection has rested for too long."""
         loop, turn = asyncio.get_running_loop(), None
-        until = loop.time() + self._patience.idle
+        since = loop.time()
+        until = since + self._patience.idle
         while turn is None and self._is_fit() and loop.time() < until:
             self._rest = loop.create_future()
             self._traffic.resting.append(self)
@@ -139,6 +146,9 @@ class Connection:
                 with suppress(ValueError):  # whoever woke it has taken it out
                     self._traffic.resting.remove(self)
             turn = self._next_turn()
+        if turn is not None and loop.time() > since + LONG_REST:
+            turn.has_rested, turn.is_first = True, False
+            self._reset(self._patience.wake)
         return turn
 
     def _is_fit(self) -> bool:
@@ -213,12 +223,14 @@ class Connection:
         ended = not self._conversation.is_open or error.code == _CLOSING
         if ended and self._was_too_late(turn, error):
             self._traffic.waiting.appendleft(turn.sending)
+            if turn.has_rested:
+                self._doubt_others()
         else:
             turn.sending.fail(error)
             self._tell(turn, error)
         is_unsound = isinstance(error, Unavailable) and error.reason in _UNSOUND
         if ended or is_unsound or isinstance(error, Held | ClaimLost):
-            self._cut()  # also where the relay waits for content that it must not have
+            self.cut()  # also where the relay waits for content that it must not have
         elif Stage.CONTENT not in turn.replies:
             self._abort(turn)
 
@@ -226,6 +238,11 @@ class Connection:
         """Did the connection end between two mails, by its age or by what befell the one before?"""
         unheard = isinstance(error, Unavailable) and error.code in (None, _CLOSING) and not turn.taken
         return unheard and not turn.is_first and not turn.sending.is_over
+
+    def _doubt_others(self) -> None:
+        """The others that rest have most likely met the same, and each would cost the mail as long."""
+        while self._traffic.resting:
+            self._traffic.resting.pop().cut()
 
     def _tell(self, turn: _Turn, error: DeliveryError) -> None:
         if not isinstance(error, Unavailable):
@@ -241,19 +258,23 @@ class Connection:
         """Leave a transaction that has no content yet."""
         if Stage.DATA in turn.taken:
             if Stage.RCPT in turn.taken:
-                self._cut()  # what would end the content would send it
+                self.cut()  # what would end the content would send it
                 return
             # RFC 2920 §3.1: a relay may wait for content though it has taken no recipient; its end goes to nobody.
             self._leftover.append(self._conversation.expect(self._patience.content))
             self._conversation.write(b".\r\n")
         if turn.taken:
-            self._leftover.append(self._conversation.expect(self._patience.command))
-            self._conversation.write(b"RSET\r\n")
+            self._reset(self._patience.command)
+
+    def _reset(self, patience: float) -> None:
+        """Ask the relay to forget what was said; no other command that may stand in a group costs it as little."""
+        self._leftover.append(self._conversation.expect(patience))
+        self._conversation.write(b"RSET\r\n")
 
     async def _clear_up(self) -> None:
-        """Await the answers to an aborted transaction; the last one tells whether the relay has forgotten it."""
+        """Await the answers to an aborted transaction, or after a rest; the last one tells whether all is forgotten."""
         answers, self._leftover = self._leftover, []
         with suppress(BrokenOffError):  # then there is no connection, as its next mail finds out
             *_, last = [await answer for answer in answers]
             if last.code // 100 != _HOPED_FOR[Stage.MAIL]:
-                self._cut()
+                self.cut()

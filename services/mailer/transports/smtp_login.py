@@ -34,6 +34,8 @@ class Patience:
     """After the final dot impatience makes duplicates (RFC 1047), so this one is long."""
     idle: float = 30
     """How long a connection is kept for the next mail."""
+    wake: float = 3
+    """For the first answer after a rest, which costs a relay nothing: firewalls drop what rests, and say nothing."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Carrier(Protocol):
     def wake(self) -> None:
         """End its rest: it looks for a mail, or leaves."""
 
+    def cut(self) -> None:
+        """Close it now."""
+
 
 class Traffic(Protocol):
     """All connections to the relay together, as one of them sees it."""
