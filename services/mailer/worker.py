@@ -154,6 +154,7 @@ class MailWorker(RegisteredWorker):
                 continue
             if room < self._hands.handful and await self._rest(GATHER_SECONDS):
                 continue
+            is_idle = not self._hands  # when Redis is asked: what is settled meanwhile may bring more work
             answer = await self._unless_stopped(CLAIM, self._reach_out)
             if answer is None:
                 break
@@ -167,7 +168,7 @@ class MailWorker(RegisteredWorker):
                 log.error("mail %s is a dead letter: its workers died too often in a row", job_id)
                 self._metrics.settled(Dead("poison"), None, time.time())
             worked = worked or bool(claims.jobs)
-            if burst and not claims.jobs and not self._hands and (claims.relay.reason or not claims.pause):
+            if burst and is_idle and not claims.jobs and (claims.relay.reason or not claims.pause):
                 break
             if not claims.jobs and claims.pause:
                 await self._rest(min(claims.pause, IDLE_SECONDS))

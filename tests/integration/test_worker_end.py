@@ -2,20 +2,22 @@
 
 import asyncio
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from services.mailer.in_hand import Hands
 from shared import keys
 from shared.events import RequestState
-from shared.mail_queue.mailer_end import MailerEnd
+from shared.mail_queue.mailer_end import Claims, MailerEnd
 from simulators.mailbox import Mailbox, Rule
 from tests.faults.valkey import Valkey
 from tests.mails import mail, memory, put
-from tests.queueing import receipt
-from tests.waiting import wait_for
+from tests.queueing import known_relay, receipt
+from tests.waiting import wait_for, wait_until
 from tests.working import Gate, Running, mailroom, put_many, working
 
 
@@ -40,6 +42,34 @@ def test_a_worker_ends_with_the_first_of_its_loops(
     running.thread.join(timeout=10)
     assert isinstance(running.error, ZeroDivisionError)
     running.end()
+
+
+def test_a_burst_ends_only_when_nothing_was_in_hand_while_redis_was_asked(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is settled after Redis has answered that there is nothing, and before the answer is read, brings more."""
+    gate, let_go = Gate(), list[str]()
+    really_claim, really_let_go = MailerEnd.claim, Hands.let_go
+
+    async def claim(end: MailerEnd, executions: Sequence[str]) -> Claims:
+        claims = await really_claim(end, executions)
+        if gate.in_hand and not let_go:
+            gate.open()
+            await wait_until(lambda: let_go, "what is in hand is settled", 20)
+        return claims
+
+    def note(hands: Hands, executions: Collection[str]) -> None:
+        really_let_go(hands, executions)
+        let_go.extend(executions)
+
+    monkeypatch.setattr(MailerEnd, "claim", claim)
+    monkeypatch.setattr(Hands, "let_go", note)
+    known_relay(redis)
+    put(redis, [mail("requested"), mail("approved")])
+    running = Running(redis_url, gate, capacity=3)
+    running.worker.work(burst=True)
+    assert running.metrics.verdicts == {"delivered": 2}
+    running.redis.close()
 
 
 def test_a_worker_that_is_stuck_is_not_alive(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
