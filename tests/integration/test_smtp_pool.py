@@ -9,6 +9,7 @@ import pytest
 from services.mailer.errors import Held, Trouble, Unavailable
 from services.mailer.transports.smtp_connection import MOST_MAILS
 from simulators.mailbox import Mailbox, Rule
+from simulators.rules import Stage
 from tests.relaying import IMPATIENT, MAIL, failure, held, to, transport
 from tests.waiting import wait_until
 
@@ -144,3 +145,41 @@ async def test_a_fault_of_ours_reaches_whoever_waits_and_nobody_else(mailbox: Ma
         )
     assert isinstance(faulty, RuntimeError)
     assert (first, last) == ("250 2.0.0 OK: mail 1", "250 2.0.0 OK: mail 2")
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply"),
+    [
+        ("mail", "450 4.7.1 Error: too much mail from 192.0.2.1"),
+        ("mail", "432 4.3.2 Concurrent connections limit exceeded"),
+        ("mail", "432 too many connections"),
+        ("rcpt", "451 4.4.5 mail system congested"),
+    ],
+)
+async def test_a_rate_limit_narrows_the_pool_which_grows_again(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch, stage: Stage, reply: str
+) -> None:
+    """As Postfix and Exchange Online say it: the connection stays open, but there are to be fewer."""
+    slow = Rule("accepted", delay=0.05)
+    mailbox.rules = [slow]
+    async with transport(mailbox, connections=8) as smtp:
+
+        async def send_all() -> None:
+            await asyncio.gather(*(smtp.send(to(name), held) for name in NAMES))
+
+        await send_all()
+        wide = len(mailbox.open)
+        assert wide > 2
+        mailbox.rules = [slow, Rule(stage, reply, times=1)]
+        assert (await failure(Unavailable, smtp.send(MAIL, held))).reason is Trouble.BUSY
+        await send_all()
+        await wait_until(lambda: len(mailbox.open) <= wide // 2, "half of the connections are left")
+
+        made = mailbox.connections
+        monkeypatch.setattr("services.mailer.transports.smtp.GROW_SECONDS", 0.001)
+
+        async def has_grown() -> bool:
+            await send_all()
+            return mailbox.connections > made
+
+        await wait_until(has_grown, "there are more again")
