@@ -176,7 +176,7 @@ async def test_a_rate_limit_narrows_the_pool_which_grows_again(
         await wait_until(lambda: len(mailbox.open) <= wide // 2, "half of the connections are left")
 
         made = mailbox.connections
-        monkeypatch.setattr("services.mailer.transports.smtp.GROW_SECONDS", 0.001)
+        monkeypatch.setattr("services.mailer.transports.width.GROW_SECONDS", 0.001)
 
         async def has_grown() -> bool:
             await send_all()
