@@ -26,8 +26,10 @@ HEARTBEAT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """With the heartbeat: a connection that stands but brings nothing is noticed within 15 s."""
 
-FOUND_AT_ONCE = 100
+FOUND_AT_ONCE = 50
 """Events that a snapshot may have on their way, so that those of the watch always find room beside them."""
+BEGUN_AT_ONCE = 10
+"""Of them: so many are asked of Redis together."""
 
 
 class Following:
@@ -157,10 +159,13 @@ class Following:
         self._metrics.found.inc(len(page.news))
         for undecodable in page.undecodable:
             self._passed_over.note(undecodable)
-        for incoming in self._enricher.begin(self._cluster, page.news) if page.news else ():
-            await room.acquire()
-            incoming.told.add_done_callback(lambda _: room.release())
-            await self._arrivals.put(incoming)
+        for start in range(0, len(page.news), BEGUN_AT_ONCE):
+            portion = page.news[start : start + BEGUN_AT_ONCE]
+            for _ in portion:
+                await room.acquire()
+            for incoming in self._enricher.begin(self._cluster, portion):
+                incoming.told.add_done_callback(lambda _: room.release())
+                await self._arrivals.put(incoming)
 
     def _complain(self, trouble: str) -> None:
         if trouble != self.trouble:

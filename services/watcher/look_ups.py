@@ -54,6 +54,10 @@ class Subject:
         return f"{self.kind.value} of kind {self.part}" if self.part else self.kind.value
 
 
+class _RestsError(Exception):
+    """The subject is left alone for now."""
+
+
 class LookUps:
     """Asks, counts, and says once for each kind what cannot be had and what follows from that."""
 
@@ -145,11 +149,12 @@ class LookUps:
     async def _answer(
         self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
     ) -> tuple[Found | None, LookUpOutcome]:
-        if time.monotonic() < self._resting.get(subject, 0):
-            return None, LookUpOutcome.SKIPPED
         try:
+            self._ensure_awake(subject)
             async with asyncio.timeout(seconds):
                 found = await ask()
+        except _RestsError:
+            return None, LookUpOutcome.SKIPPED
         except (TeleportNotFound, TeleportInvalid):
             return None, LookUpOutcome.MISSING
         except TeleportRefused as error:
@@ -173,6 +178,7 @@ class LookUps:
             while True:
                 try:
                     async with self._room, asyncio.timeout(TRY_SECONDS):  # between tries others have their turn
+                        self._ensure_awake(subject)
                         return await ask()
                 except TeleportRefused:
                     raise
@@ -185,6 +191,10 @@ class LookUps:
         if outcome is LookUpOutcome.FAILED:
             self._given_up.add(subject)
         return found
+
+    def _ensure_awake(self, subject: Subject) -> None:
+        if time.monotonic() < self._resting.get(subject, 0):
+            raise _RestsError
 
     def _answered(self, subject: Subject) -> None:
         self._failures[subject] = 0
