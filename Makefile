@@ -50,7 +50,7 @@ demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by ma
 	@$(BIN)/python -m simulators.demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: setup ## all tests but those of `make stack`: about seven minutes
+test: setup ## all tests but those of `make stack`: a quarter of an hour
 	$(BIN)/python -m pytest --ignore tests/stack
 
 .PHONY: stack
