@@ -30,6 +30,9 @@ class Call:
         """Before the server has got it."""
         self._client.close()
 
+    async def fall_silent(self) -> None:
+        """The server never gets it, and the line stays open until the client has had enough."""
+
     async def do_and_hang_up(self) -> None:
         """The server does it, and nobody hears of it."""
         await self.do_in_secret()

@@ -46,6 +46,10 @@ async def does_in_silence(call: Call) -> None:
     await call.do_in_secret()
 
 
+async def falls_silent(call: Call) -> None:
+    await call.fall_silent()
+
+
 def before(pid: int) -> Fault:
     """The process dies, and Redis never hears of it."""
 
@@ -228,3 +232,24 @@ async def test_a_mailer_that_is_killed_before_or_after_a_script_loses_nothing(
         assert (once[0], once[-1]) == ("requested", "approved")
     assert sum(len(notices) - len(set(notices)) for notices in told.values()) <= in_flight
     assert not mailers.dead()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_script_that_is_never_answered_is_given_up_and_run_again(
+    mailers: Mailers, proxy: RedisProxy, script: str
+) -> None:
+    """Once it never came to be run, once only its answer did not come; a mailer's own patience ends the wait."""
+    threads = Threads(mailers.redis, 3)
+    threads.open()
+    until_then = Rule("rcpt", "450 4.2.0 later", delay=2 if script == "renew" else 0)
+    mailers.mailbox.rules.append(until_then)
+    proxy.fault(script, falls_silent, does_in_silence)
+    mailer = await mailers.start(url=proxy.url)
+    await wait_until(lambda: proxy.is_through, f"{script} was met twice by silence", 90)
+    mailers.mailbox.rules.clear()
+    await wait_until(lambda: not mailers.unfinished(), "request and reviews are told", 120)
+    told = threads.told(mailers.mailbox.mails)
+    assert told == {f"p{n}@example.com": [*COURSE[:5]] for n in range(3)}, "in order, and each once"
+    assert not mailers.dead()
+    await wait_until(mailer.is_ready, "it is well again", 30)
+    assert mailer.says("Redis does not do its part") >= 1
