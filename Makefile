@@ -50,8 +50,8 @@ demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by ma
 	@$(BIN)/python -m simulators.demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: setup ## all tests but those of `make stack`: a quarter of an hour
-	$(BIN)/python -m pytest --ignore tests/stack
+test: setup ## all tests but those of `make stack`, two at a time: a quarter of an hour
+	$(BIN)/python -m pytest --ignore tests/stack --numprocesses 2 --dist loadfile
 
 .PHONY: stack
 stack: setup ## the image and `docker compose up` on a container engine, with stand-ins for images that are not here
