@@ -56,7 +56,8 @@ def start(
     Where the configuration names no Redis, the built-in Valkey (a kind of Redis) is run beside them.
 
     Stopping waits for mails that are being sent, as long as mailer.grace allows. A second Ctrl-C puts them back into
-    the queue at once, a third kills the services. None of these loses a mail.
+    the queue at once, a third kills the services. None of these loses a mail; where mailer.on_ambiguous is "dead",
+    those that were being sent become dead letters.
     """
     asked = Start(config, LogSeverity.DEBUG if debug else None, data_dir, dict(ports))
     if service is not None:

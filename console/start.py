@@ -116,6 +116,7 @@ class _Supervisor:
         (outcome, _) = await asyncio.gather(work, stop, return_exceptions=True)
         if isinstance(outcome, ChildEnded):
             log.critical("%s", self._epitaph(outcome))
+            self._wishes_to_stop = max(1, self._wishes_to_stop)  # the next one is for haste
         await self._children.stop(stop_seconds(self._settings))
         if isinstance(outcome, asyncio.CancelledError):
             log.info("stopped")

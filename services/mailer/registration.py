@@ -10,6 +10,7 @@ import uuid
 from typing import Any
 
 from redis import Redis
+from redis.client import PubSubWorkerThread
 from redis.exceptions import RedisError
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -67,10 +68,12 @@ class RegisteredWorker(BaseWorker):
         self._is_leaving = True
         super().unsubscribe()  # type: ignore[no-untyped-call]  # of RQ
 
-    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+    def _pubsub_exception_handler(self, exc: Exception, _: Any, thread: PubSubWorkerThread) -> None:
         """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
         if self._is_leaving:
-            return  # where Redis is silent, RQ takes the connection from under its thread, which is to end anyway
+            # Of a silent Redis RQ takes the connection from under its thread; of one that is away it leaves it running.
+            thread.stop()
+            return
         if not isinstance(exc, RedisError):
             raise exc
         time.sleep(COMMANDS_RETRY_SECONDS)

@@ -65,7 +65,8 @@ class Upkeep:
         if strays := self._hands.strays(await self._end.held()):
             released, canceled = await self._end.release(strays)
             self._metrics.canceled(canceled)
-            log.warning("%d mails go back into the queue: Redis's word that they were ours was lost", released)
+            if released:  # not what was settled while we asked
+                log.warning("%d mails go back into the queue: Redis's word that they were ours was lost", released)
 
     async def _queue_due(self) -> None:
         while await self._end.queue_due() >= BATCH:
