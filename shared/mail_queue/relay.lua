@@ -4,7 +4,9 @@
 -- reason, detail: why it is held · wait: seconds before a probe, doubling · probe_at: when the next may go · probe:
 -- claim of the mail that probes · probe_until: when it counts no more · window: most mails in flight, until it is
 -- large · tokens, filled: mails that the pace allowed, and when · refused: ids of different mails in a row in
--- which our sender or login was refused · refusal: how, the same for all of them. Without the hash nobody has met the relay lately, and one mail goes first.
+-- which our sender or login was refused · refusal: how, the same for all of them · in_at: about when a worker that has no
+-- hash AWAY was let in, since the relay was last held. Without the hash nobody has met the relay lately, and one mail
+-- goes first.
 --
 -- The hash AWAY is there for a worker that was turned away and not let in since, for an hour after it last tried: at: when
 -- it was turned away · reason, detail · wait: seconds before it tries again though others are let in, doubling; 0: they
@@ -15,6 +17,7 @@ local DAY, HOUR = 86400, 3600
 local PROBE_SECONDS = 60
 local SLOW_START_SECONDS, LARGE_WINDOW = 5, 256
 local REFUSALS_THAT_OPEN = 3
+local LATELY_SECONDS, NOTED_SECONDS = 300, 10
 
 -- A relay that has turned everybody away, or that nobody has met lately, is given few mails at first, then twice as
 -- many in each round; not for long, lest mails that take their time hold up all others.
@@ -37,14 +40,14 @@ end
 
 local function read_relay()
     return read(RELAY, {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
-        'refused', 'refusal', 'reason', 'detail'})
+        'refused', 'refusal', 'reason', 'detail', 'in_at'})
 end
 
 local function read_away()
     return read(AWAY, {'at', 'wait', 'retry_at', 'reason', 'detail'})
 end
 
--- A relay that is not held has let somebody in since this worker was turned away: it is alone.
+-- A relay that is not held has let somebody in since this worker was turned away: it may be alone with that.
 local function is_alone(relay, away)
     return away.at ~= nil and relay.state ~= 'open'
 end
@@ -60,7 +63,7 @@ local function hold_relay(relay, now, reason, detail, hint, first, longest)
     if relay.state ~= 'open' then
         redis.call('HSET', RELAY, 'changed', seconds(now))
     end
-    redis.call('HDEL', RELAY, 'refused', 'refusal')
+    redis.call('HDEL', RELAY, 'refused', 'refusal', 'in_at')
     redis.call('EXPIRE', RELAY, DAY)
 end
 

@@ -49,17 +49,30 @@ local function is_refused_in_a_row(relay, id, refusal)
     return number >= REFUSALS_THAT_OPEN
 end
 
+-- Only now and then: it is to cost no command a mail. Mails that a worker sent before it was turned away tell nothing.
+local function note_let_in(relay)
+    if relay.changed and not away.at and now - tonumber(relay.in_at or '0') > NOTED_SECONDS then
+        redis.call('HSET', RELAY, 'in_at', seconds(now))
+    end
+end
+
+-- Is it this worker alone that is turned away? Not if those who were let in have sent nothing since, or are gone.
+local function others_get_in(relay)
+    return is_alone(relay, away) and relay.in_at and now - tonumber(relay.in_at) < LATELY_SECONDS
+end
+
 local function let_in(relay, is_probe, claimed_at)
     if away.at and tonumber(claimed_at) > tonumber(away.at) then
         redis.call('DEL', AWAY)
         away = {}
     end
-    if relay.state == 'open' then
-        -- Only probes are claimed while the relay is held, and one may take longer than it counts as such.
-        if is_probe or tonumber(claimed_at) > tonumber(relay.changed) then
-            release_relay(now)
-        end
+    -- Only probes are claimed while the relay is held, and one may take longer than it counts as such.
+    if relay.state == 'open' and not is_probe and tonumber(claimed_at) <= tonumber(relay.changed) then
         return
+    end
+    note_let_in(relay)
+    if relay.state == 'open' then
+        return release_relay(now)
     end
     if relay.refused then
         redis.call('HDEL', RELAY, 'refused', 'refusal')
@@ -70,10 +83,10 @@ local function let_in(relay, is_probe, claimed_at)
     end
 end
 
--- All wait for the relay, or this worker alone where it was turned away before, and others were let in since.
+-- All wait for the relay, or this worker alone where it was turned away before, and others are let in.
 local function turn_away(relay, reason, detail, hint)
     local wait = tonumber(away.wait or '0')
-    if is_alone(relay, away) then
+    if others_get_in(relay) then
         wait = math.min(longest_probe, math.max(first_probe, 2 * wait))
     else
         hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
@@ -95,8 +108,9 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     if met == 'in' or met == 'busy' then
         let_in(relay, is_probe, claimed_at)
     end
-    local is_away = met == 'away'
-        or (met == 'us' and (is_probe or is_refused_in_a_row(relay, id, refusal_of(reason, detail))))
+    -- The row is shared by all: what one worker alone meets does not belong into it.
+    local is_away = met == 'away' or (met == 'us' and (is_probe or others_get_in(relay)
+        or is_refused_in_a_row(relay, id, refusal_of(reason, detail))))
     local is_try = is_probe or is_alone(relay, away)
     if not is_away then
         return false, is_try

@@ -277,6 +277,63 @@ class TestAlone:
         claims = await ask(other)
         assert (claims.relay.held, claims.relay.turns_us_away, len(claims.jobs)) == (None, None, 8)
 
+    async def turned_away_once_more(self, end: MailerEnd, verdict: Verdict) -> Claimed:
+        """It was turned away before, and tries again."""
+        found: list[Claimed] = []
+
+        async def is_given() -> bool:
+            found.extend(await claim(end))
+            return bool(found)
+
+        await wait_until(is_given, "it may try again")
+        await settle(end, found[0], verdict)
+        return found[0]
+
+    async def test_what_it_alone_is_refused_does_not_count_against_the_relay(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        await self.turned_away_again(redis, end, other)
+        for _ in range(2):
+            job = await self.turned_away_once_more(end, SENDER_REFUSED)
+            assert status(redis, job.mail) == "queued", "it is no mail's fault"
+        (job,) = await claim(other, 1)
+        await settle(other, job, SENDER_REFUSED)
+        claims = await ask(other, 1)
+        assert (claims.relay.held, len(claims.jobs)) == (None, 1), "it is the first that another one has met"
+
+    async def test_it_holds_all_when_those_who_were_let_in_send_no_more(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        await self.turned_away_again(redis, end, other)
+        redis.hincrbyfloat(keys.relay(RELAY.name), "in_at", -600)
+        await self.turned_away_once_more(end, AWAY)
+        claims = await ask(other)
+        assert (claims.relay.held, claims.relay.turns_us_away) == ("connect", None)
+
+    async def test_others_that_go_on_sending_keep_it_alone(
+        self, redis: Redis, end: MailerEnd, other: MailerEnd
+    ) -> None:
+        await self.turned_away_again(redis, end, other)
+        redis.hincrbyfloat(keys.relay(RELAY.name), "in_at", -600)
+        (job,) = await claim(other, 1)
+        await settle(other, job, Delivered("250"))
+        await self.turned_away_once_more(end, AWAY)
+        claims = await ask(end)
+        assert (claims.relay.held, claims.relay.turns_us_away) == (None, "connect")
+
+    async def test_a_mailer_without_others_is_never_alone(self, redis: Redis, end: MailerEnd) -> None:
+        """Its own slow probe was let in after another one of its own was turned away."""
+        put(redis, mails(9))
+        await hold(end)
+        slow = await probe(end)
+        redis.hset(keys.relay(RELAY.name), "probe_until", 1)
+        await settle(end, await probe(end), AWAY)
+        await settle(end, slow, Delivered("250"))
+        assert (await ask(end, 0)).relay.held is None
+        await self.turned_away_once_more(end, AWAY)
+        claims = await ask(end)
+        assert (claims.relay.held, claims.relay.turns_us_away) == ("connect", None)
+
     async def test_it_tries_one_mail_after_the_other_less_and_less_often_until_one_is_let_in(
         self, redis: Redis, end: MailerEnd, other: MailerEnd
     ) -> None:
