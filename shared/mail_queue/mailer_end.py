@@ -172,7 +172,10 @@ class MailerEnd:
         return [(id_, execution) for id_, _, execution in (entry.decode().rpartition(":") for entry in sorted(entries))]
 
     async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
-        """Write what became of these jobs; gives (jobs whose claim was lost, mails dropped as canceled)."""
+        """Write what became of these jobs.
+
+        Gives (jobs whose claim was lost, mails dropped as canceled that would have been tried again).
+        """
         rows = [_settlement_row(settlement) for settlement in settlements]
         worker: list[Argument] = [self._worker, as_rq_time(time.time())]
         relay: list[Argument] = [self._relay.first_probe, self._relay.longest_probe]

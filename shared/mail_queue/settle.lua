@@ -6,7 +6,7 @@
 --       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
 --       · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing now, 'us': it refused our
 --       sender or login, 'away': it turned us away, '') · when it was claimed
--- Gives {mails whose claim was lost, mails dropped as canceled}.
+-- Gives {mails whose claim was lost, mails dropped as canceled that would have been tried again}.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local now = clock()
@@ -153,8 +153,9 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
     if delivered_before(id) then
         outcome = 'delivered'
     elseif job[4] == 'canceled' then
+        -- A final verdict has been counted already, as what it is.
+        canceled = canceled + ((outcome == 'later' or outcome == 'held') and 1 or 0)
         outcome, reason, detail = 'dropped', 'canceled', ''
-        canceled = canceled + 1
     end
     if outcome == 'held' then
         -- The next ones that try are other mails: this one may be the only one that the relay turns away.

@@ -11,7 +11,7 @@ from rq.registry import CanceledJobRegistry
 
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Dropped, Later, Mail, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Verdict
 from shared.mail_queue import mailer_end as module
 from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import CLAIM_SECONDS, DEATHS_SURVIVED, GAP_SECONDS, MailerEnd, Malformed, Settlement
@@ -60,18 +60,27 @@ class TestCanceled:
         assert (await claim_one(end, mail("approved"))).announced
         assert redis.zcard("rq:canceled:mail") == 0
 
-    @pytest.mark.parametrize("verdict", [Later(5, "connection_lost", perhaps=True), Dead("refused", "550")])
-    async def test_a_mail_in_flight_is_dropped_by_its_settlement(
-        self, redis: Redis, end: MailerEnd, verdict: Verdict
+    @pytest.mark.parametrize(
+        ("verdict", "counted"),
+        [
+            (Later(5, "connection_lost", perhaps=True), 1),
+            (Held("connect"), 1),
+            (Dead("refused", "550"), 0),
+            (Dropped("settled"), 0),
+        ],
+    )
+    async def test_a_mail_in_flight_is_dropped_by_its_settlement_and_counted_once(
+        self, redis: Redis, end: MailerEnd, verdict: Verdict, counted: int
     ) -> None:
         put(redis, [mail("requested"), mail("approved")])
         job = await claim_one(end, mail("requested"))
         job_of(redis, mail("requested")).cancel()
-        assert await settle(end, job, verdict) == (0, 1)
+        assert await settle(end, job, verdict) == (0, counted), "a final verdict counts by itself"
         told = receipt(redis, mail("requested"))
         assert (told["reason"], told["detail"]) == ("canceled", "")
         assert told["perhaps"] == ("1" if isinstance(verdict, Later) else "0")
         assert status(redis, mail("requested")) is None
+        known_relay(redis)
         await claim_one(end, mail("approved"))
 
     async def test_one_that_is_met_by_a_claim_is_dropped_and_counted(self, redis: Redis, end: MailerEnd) -> None:
