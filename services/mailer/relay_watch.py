@@ -20,6 +20,8 @@ class RelayWatch:
     def __init__(self, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
         self._last = RelayState()
+        self._is_told = False
+        """Does the log say that it turns this mailer away?"""
 
     @property
     def turns_us_away(self) -> str | None:
@@ -45,10 +47,12 @@ class RelayWatch:
             )
         if state.held is None and self._last.held is not None:
             log.info("the relay lets us in again")
-        told, self._last = self.turns_us_away, state
-        if told is None and self.turns_us_away is not None:
+        self._last = state
+        if not self._is_told and self.turns_us_away is not None:
+            self._is_told = True
             log.error("%s; others send its mails, and it tries one at a time", self.turns_us_away)
-        if told is not None and state.reason is None:
+        if self._is_told and state.reason is None:
+            self._is_told = False
             log.info("the relay does not turn this mailer away any more")
 
 

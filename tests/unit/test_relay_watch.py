@@ -39,6 +39,21 @@ def test_a_mailer_that_alone_is_turned_away_says_so_once(caplog: pytest.LogCaptu
     assert last == "the relay does not turn this mailer away any more"
 
 
+@pytest.mark.parametrize("between", [RelayState(turns_us_away="busy"), RelayState(held="connect")])
+def test_what_comes_between_does_not_hide_the_end_of_being_turned_away(
+    caplog: pytest.LogCaptureFixture, between: RelayState
+) -> None:
+    watch = RelayWatch(CountingMetrics())
+    alone = RelayState(turns_us_away="connect", detail="refused")
+    with caplog.at_level(logging.INFO):
+        for state in (alone, between, alone, between, RelayState(changed=2)):
+            seen(watch, state)
+    said = [message for message in caplog.messages if "this mailer away" in message]
+    first, last = said
+    assert first.startswith("the relay turns only this mailer away")
+    assert last == "the relay does not turn this mailer away any more"
+
+
 def test_a_relay_that_is_merely_busy_leaves_a_mailer_ready() -> None:
     watch = RelayWatch(CountingMetrics())
     seen(watch, RelayState(turns_us_away="busy", detail="421 too many connections"))
