@@ -2,6 +2,7 @@
 
     DeliveryError
     ├── Unavailable   not now: the mail waits and is tried again
+    │   └── NotAsked  the relay has asked for a pause, and is not asked before its end
     ├── Held          not now, and no other mail either: all wait, and no attempt is counted
     ├── Refused       never: the mail becomes a dead letter
     └── ClaimLost     not by us: another mailer may hold the mail by now, or Redis does not say what has become of it
@@ -71,6 +72,13 @@ class Unavailable(DeliveryError):
         self.reason = reason
         self.retry_after = retry_after
         self.perhaps = perhaps
+
+
+class NotAsked(Unavailable):
+    """The relay has asked for a pause of which so many seconds are left: nobody has met it with this mail."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(Trouble.BUSY, detail, retry_after=retry_after)
 
 
 class Held(DeliveryError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 
-from services.mailer.errors import DeliveryError, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import DeliveryError, NotAsked, Refusal, Refused, Trouble, Unavailable
 from services.mailer.errors import Held as RelayHeld
 from services.mailer.metrics import AMBIGUOUS, CLAIM_LOST, Metrics
 from services.mailer.mime import own_fields, wire_address
@@ -98,7 +98,8 @@ class Mailroom:
                 return Dead(AMBIGUOUS, error.detail, perhaps=True, met=Met.LET_IN)
             case Unavailable():
                 pause = self._pause(claimed, error.reason, error.retry_after)
-                return Later(pause, error.reason, error.detail, error.perhaps, _MET.get(error.reason, Met.LET_IN))
+                met = Met.NOT if isinstance(error, NotAsked) else _MET.get(error.reason, Met.LET_IN)
+                return Later(pause, error.reason, error.detail, error.perhaps, met)
             case RelayHeld():
                 return Held(error.reason, error.detail, min(error.retry_after or 0, LONGEST_HINT))
             case _:

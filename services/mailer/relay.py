@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from services.mailer.errors import DeliveryError
+from services.mailer.errors import DeliveryError, NotAsked
 from services.mailer.metrics import Metrics
 from services.mailer.settings import MailerConfiguration
 from services.mailer.transports import Envelope, StillHeld, Transport
@@ -39,6 +39,8 @@ class Relay:
         self._metrics.in_flight.inc()
         try:
             answer = await self._transport.send(envelope, still_held)
+        except NotAsked:
+            raise  # there is no answer to count
         except DeliveryError as error:
             self._metrics.relay_answered(error.code)
             raise

@@ -18,7 +18,7 @@ from shared.events import RequestState
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Outcome, Receipt, Recipient, Verdict, Why
 from shared.settings import Settings, SettingsError
 from simulators.mailbox import Mailbox, Rule
-from simulators.mailgun import Mailgun
+from simulators.mailgun import Answer, Mailgun
 from tests.claimed_mails import BOB, CLAIMED_AT, CREATED, REQUEST_ENDS, REQUEST_ID, REVIEWS, claimed, facts, mail
 from tests.scripted_relay import Line, ScriptedRelay
 from tests.waiting import wait_until
@@ -312,6 +312,19 @@ async def test_answers_of_the_relay_are_counted_by_class(mailbox: Mailbox, regis
     classes = ("2xx", "3xx", "4xx", "5xx", "none")
     name = "access_mail_mailer_relay_answers_total"
     assert [registry.get_sample_value(name, {"class": class_}) for class_ in classes] == [1, 0, 1, 1, 1]
+
+
+async def test_a_mail_that_is_not_sent_because_of_a_pause_has_not_met_the_relay(registry: CollectorRegistry) -> None:
+    with Mailgun(domain="mg.example.com", key="secret") as mailgun:
+        mailgun.answers = [Answer(429, retry_after="120")]
+        section = {"domain": "mg.example.com", "private_key": "secret", "base_url": mailgun.url}
+        async with mailroom(registry, mailgun=section) as room:
+            verdicts = [await room.deliver(claimed(), held) for _ in range(2)]
+        assert mailgun.requests == 1
+    met = [(verdict.reason, verdict.met) for verdict in verdicts if isinstance(verdict, Later)]
+    assert met == [("busy", Met.BUSY), ("busy", Met.NOT)]
+    name = "access_mail_mailer_relay_answers_total"
+    assert [registry.get_sample_value(name, {"class": class_}) for class_ in ("4xx", "none")] == [1, 0]
 
 
 def test_answers_in_doubt_are_counted_whatever_becomes_of_their_mails(registry: CollectorRegistry) -> None:

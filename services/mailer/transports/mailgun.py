@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from services.mailer.errors import ClaimLost, DeliveryError, Held, Refusal, Refused, Trouble, Unavailable
+from services.mailer.errors import ClaimLost, DeliveryError, Held, NotAsked, Refusal, Refused, Trouble, Unavailable
 from services.mailer.retries import LONGEST_HINT
 from services.mailer.settings import secret
 from services.mailer.transports import Envelope, StillHeld
@@ -64,7 +64,7 @@ class MailgunTransport:
             self._posted.clear()
             await self._posted.wait()
         if (pause := self._quiet_until - time.monotonic()) > 0:
-            raise Unavailable(Trouble.BUSY, "Mailgun has asked for a pause", retry_after=pause)
+            raise NotAsked("Mailgun has asked for a pause", pause)
         self._posting += 1
         try:
             return await self._hand_over(envelope, still_held)
