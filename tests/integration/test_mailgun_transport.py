@@ -1,6 +1,7 @@
 """The Mailgun transport against Mailgun's calls on a real socket."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -145,6 +146,20 @@ async def test_a_mailgun_that_is_busy_gets_half_as_many_mails_at_once(mailgun: M
         before = mailgun.connections
         await asyncio.gather(*(http.send(MAIL, held) for _ in range(4)))
     assert mailgun.connections - before <= 2
+
+
+async def test_complaints_about_mails_of_one_burst_are_one_complaint(
+    mailgun: Mailgun, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "services")
+    mailgun.answers = [Answer(429)]
+    async with transport(mailgun) as http:
+        await asyncio.gather(*(http.send(MAIL, held) for _ in range(4)), return_exceptions=True)
+        assert mailgun.requests == 4
+        assert caplog.messages == ["the relay gets 2 connections at once for now, not 4: it is busy"]
+        with pytest.raises(Unavailable):
+            await http.send(MAIL, held)
+    assert caplog.messages[1:] == ["the relay gets 1 connections at once for now, not 2: it is busy"]
 
 
 async def test_a_mailgun_that_asks_for_a_pause_gets_it(mailgun: Mailgun) -> None:

@@ -106,6 +106,22 @@ async def test_a_relay_that_is_busy_gets_fewer_connections(mailbox: Mailbox) -> 
         await wait_until(lambda: len(mailbox.open) <= wide // 2, "half of the connections are left")
 
 
+async def test_complaints_about_mails_of_one_burst_are_one_complaint(
+    mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "services")
+    mailbox.rules = [Rule("accepted", delay=0.2)]
+    async with transport(mailbox, connections=8) as smtp:
+        await asyncio.gather(*(smtp.send(MAIL, held) for _ in range(8)))
+        await wait_until(lambda: len(smtp.resting) == 8, "all connections rest")
+        busy = "421 4.3.2 too much"
+        mailbox.rules = [Rule("rcpt", busy, recipient="late@*", delay=0.5), Rule("rcpt", busy)]
+        sending = [smtp.send(to(name), held) for name in ["late"] * 4 + ["early"] * 4]
+        errors = await asyncio.gather(*sending, return_exceptions=True)
+        assert [error.reason for error in errors if isinstance(error, Unavailable)] == [Trouble.BUSY] * 8
+    assert caplog.messages == ["the relay gets 4 connections at once for now, not 8: it is busy"]
+
+
 async def test_a_connection_that_cannot_be_made_fails_nobody_while_there_are_others(mailbox: Mailbox) -> None:
     slow, broken = Rule("accepted", delay=0.05), Rule("ehlo", "550 5.7.1 not you any more")
     mailbox.rules = [slow]

@@ -18,6 +18,17 @@ def test_there_is_always_one_connection_and_never_one_too_many(most: int, hints:
         assert 1 <= width.now <= most
 
 
+def test_half_is_enough_until_something_that_began_later_is_too_much() -> None:
+    now = 100.0
+    width = Width(16, lambda: now)
+    width.halve(16, began=99.0)
+    for at_once in (15, 8, 4):
+        width.halve(at_once, began=99.5)
+    assert width.now == 8
+    width.halve(8, began=101.0)
+    assert width.now == 4
+
+
 def test_it_grows_again_by_one_at_a_time() -> None:
     now = 0.0
     width = Width(20, lambda: now)

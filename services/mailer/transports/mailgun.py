@@ -65,12 +65,13 @@ class MailgunTransport:
             await self._posted.wait()
         if (pause := self._quiet_until - time.monotonic()) > 0:
             raise NotAsked("Mailgun has asked for a pause", pause)
+        began = time.monotonic()
         self._posting += 1
         try:
             return await self._hand_over(envelope, still_held)
         except Unavailable as error:
             if error.reason is Trouble.BUSY:
-                self._is_busy(min(error.retry_after or 0, LONGEST_HINT))
+                self._is_busy(began, min(error.retry_after or 0, LONGEST_HINT))
             raise
         finally:
             self._posting -= 1
@@ -80,9 +81,9 @@ class MailgunTransport:
         """Drop all connections."""
         await self._client.aclose()
 
-    def _is_busy(self, pause: float) -> None:
+    def _is_busy(self, began: float, pause: float) -> None:
         """Half as many at once will do for now, and none at all for as long as it asks us to wait."""
-        self._width.narrow(self._posting // 2, "it is busy")
+        self._width.halve(self._posting, began)
         self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
 
     async def _hand_over(self, envelope: Envelope, still_held: StillHeld) -> str:

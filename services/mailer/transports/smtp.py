@@ -94,9 +94,9 @@ class SmtpTransport:
         fresh = carrier.tls is self._tls and len(self._carriers) <= self._width.now
         return fresh and (not self._closed or bool(self.waiting))
 
-    def relay_is_busy(self) -> None:
+    def relay_is_busy(self, began: float) -> None:
         """Half as many will do for now."""
-        self._width.narrow(len(self._carriers) // 2, "it is busy")
+        self._width.halve(len(self._carriers), began)
 
     def pipelining_fails(self) -> None:
         """Another try in a while."""

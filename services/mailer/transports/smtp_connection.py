@@ -7,6 +7,7 @@ round trip. Where it does not, each command waits for its answer. The answers ar
 
 import asyncio
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ class _Turn:
     """Nothing went over the connection before it: if that breaks off at once, the relay is at fault and not its age."""
     has_rested: bool = False
     """The connection had rested for long before it."""
+    began: float = field(default_factory=time.monotonic)
     replies: dict[Stage, asyncio.Future[Reply]] = field(default_factory=dict)
     """To what has been sent."""
     taken: set[Stage] = field(default_factory=set)
@@ -248,7 +250,7 @@ class Connection:
         if not isinstance(error, Unavailable):
             return
         if error.reason is Trouble.BUSY:
-            self._traffic.relay_is_busy()
+            self._traffic.relay_is_busy(turn.began)
         confused = error.reason is Trouble.PROTOCOL
         deaf = error.reason is Trouble.TIMEOUT and Stage.MAIL in turn.taken
         if self._groups and Stage.CONTENT not in turn.replies and (confused or deaf):

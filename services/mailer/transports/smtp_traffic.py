@@ -60,8 +60,8 @@ class Traffic(Protocol):
     def wants(self, carrier: Carrier) -> bool:
         """Shall it take another mail?"""
 
-    def relay_is_busy(self) -> None:
-        """The relay turned a mail away because there are too many."""
+    def relay_is_busy(self, began: float) -> None:
+        """The relay turned a mail, which `began` at this monotonic time, away because there are too many."""
 
     def pipelining_fails(self) -> None:
         """The relay offers it, and has not answered a group of commands."""

@@ -25,6 +25,14 @@ class Width:
             return self._most
         return min(self._most, self._width + int((self._clock() - self._since) / GROW_SECONDS))
 
+    def halve(self, at_once: int, began: float) -> None:
+        """The relay is busy: half of what is there `at_once` will do.
+
+        `began`: when what it complains about did, by the clock. Before it last got less, this is no news.
+        """
+        if began >= self._since:
+            self.narrow(at_once // 2, "it is busy")
+
     def narrow(self, width: int, why: str) -> None:
         """No more than this many for now, but one in any case."""
         before = self.now
