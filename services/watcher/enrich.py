@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from services.watcher.look_ups import LookUps, Subject
 from services.watcher.metrics import LookUp, WatcherMetrics
 from services.watcher.outbox import Outbox
+from services.watcher.patience import Patience
 from services.watcher.record import announced
 from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.described import Described, Traits
@@ -61,10 +62,10 @@ class Incoming:
 class Enricher:
     """Asks over one connection, and gives each event back whatever its look-ups came to."""
 
-    def __init__(self, client: TeleportClient, outbox: Outbox, metrics: WatcherMetrics) -> None:
+    def __init__(self, client: TeleportClient, outbox: Outbox, patience: Patience, metrics: WatcherMetrics) -> None:
         self._client = client
         self._outbox = outbox
-        self._look_ups = LookUps(metrics)
+        self._look_ups = LookUps(metrics, patience)
         self._metrics = metrics
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -96,7 +97,7 @@ class Enricher:
         if is_known:
             return event
         request_id = request_id_of(event)
-        entry = await self._look_ups.patiently(LookUp.RECORD, lambda: self._client.plugin_entry(request_id))
+        entry = await self._look_ups.record(request_id, lambda: self._client.plugin_entry(request_id))
         record = announced(entry) if entry else None
         if isinstance(event, RequestGone):
             return event.model_copy(update={"announced": record, "cluster": cluster if record else None})

@@ -11,6 +11,7 @@ from services.watcher.enrich import Enricher
 from services.watcher.metrics import Received, SnapshotOutcome, WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.passed_over import PassedOver
+from services.watcher.patience import Patience
 from services.watcher.rules import Rules
 from services.watcher.snapshot import Page, snapshot
 from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
@@ -43,6 +44,7 @@ class Following:
         *,
         rules: Rules,
         witness: Witness,
+        patience: Patience,
         passed_over: PassedOver,
         metrics: WatcherMetrics,
         snapshot_seconds: float,
@@ -52,7 +54,7 @@ class Following:
         self._arrivals = arrivals
         self._outbox = outbox
         self._rules = rules
-        self._enricher = Enricher(connection.client, outbox, metrics)
+        self._enricher = Enricher(connection.client, outbox, patience, metrics)
         self._witness = witness
         self._passed_over = passed_over
         self._metrics = metrics

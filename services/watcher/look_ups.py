@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import LookUp, LookUpOutcome, WatcherMetrics
+from services.watcher.patience import Patience
 from services.watcher.teleport.client import TeleportError, TeleportInvalid, TeleportNotFound, TeleportRefused
 from shared.tasks import end
 
@@ -19,10 +20,8 @@ AT_ONCE = 16
 """Look-ups over one connection; whatever else is to be asked waits for its turn, and its deadline begins then."""
 
 DEADLINE_SECONDS = 3.0
-PATIENT_SECONDS = 60.0
-"""Without the answer somebody may be told twice; but nobody is to wait for ever."""
 TRY_SECONDS = 10.0
-"""Of those, for one try: a connection of which one call hangs may bring the next one."""
+"""Of the patience, for one try: a connection of which one call hangs may bring the next one."""
 REFUSED_SECONDS = 60.0
 FAILED_SECONDS = 10.0
 FAILURES = 3
@@ -61,15 +60,15 @@ class _RestsError(Exception):
 class LookUps:
     """Asks, counts, and says once for each kind what cannot be had and what follows from that."""
 
-    def __init__(self, metrics: WatcherMetrics) -> None:
+    def __init__(self, metrics: WatcherMetrics, patience: Patience) -> None:
         self._metrics = metrics
+        self._patience = patience
         self._room = asyncio.Semaphore(AT_ONCE)
         self._remembered: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._in_flight: dict[Hashable, asyncio.Task[Mapping[str, Any]]] = {}
         self._resting: dict[Subject, float] = {}
         self._failures: Counter[Subject] = Counter()
         self._complaints: dict[Subject, str] = {}
-        self._given_up: set[Subject] = set()
 
     async def end(self) -> None:
         """Give up what is being asked: nobody waits for it any more."""
@@ -111,7 +110,8 @@ class LookUps:
         self, subject: Subject, keys: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[Mapping[str, Found]]]
     ) -> asyncio.Task[Mapping[str, Found]]:
         async def answers() -> Mapping[str, Found]:
-            found, outcome = await self._asked(subject, lambda: ask(keys), DEADLINE_SECONDS)
+            async with self._room:
+                found, outcome = await self._counted(subject, lambda: self._in_time(lambda: ask(keys)))
             if outcome in (LookUpOutcome.FOUND, LookUpOutcome.MISSING):
                 self._remember({(subject, key): (found or {}).get(key) for key in keys})
             return found or {}
@@ -133,26 +133,24 @@ class LookUps:
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    async def _asked(
-        self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
-    ) -> tuple[Found | None, LookUpOutcome]:
-        async with self._room:
-            return await self._counted(subject, ask, seconds)
+    @staticmethod
+    async def _in_time(ask: Callable[[], Awaitable[Found]]) -> Found:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await ask()
 
     async def _counted(
-        self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
+        self, subject: Subject, ask: Callable[[], Awaitable[Found]]
     ) -> tuple[Found | None, LookUpOutcome]:
-        found, outcome = await self._answer(subject, ask, seconds)
+        found, outcome = await self._answer(subject, ask)
         self._metrics.look_ups.labels(subject.kind.value, outcome.value).inc()
         return found, outcome
 
     async def _answer(
-        self, subject: Subject, ask: Callable[[], Awaitable[Found]], seconds: float
+        self, subject: Subject, ask: Callable[[], Awaitable[Found]]
     ) -> tuple[Found | None, LookUpOutcome]:
         try:
             self._ensure_awake(subject)
-            async with asyncio.timeout(seconds):
-                found = await ask()
+            found = await ask()
         except _RestsError:
             return None, LookUpOutcome.SKIPPED
         except (TeleportNotFound, TeleportInvalid):
@@ -166,12 +164,12 @@ class LookUps:
         self._answered(subject)
         return found, LookUpOutcome.FOUND
 
-    async def patiently(self, kind: LookUp, ask: Callable[[], Awaitable[Found]]) -> Found | None:
+    async def record(self, request_id: str, ask: Callable[[], Awaitable[Found]]) -> Found | None:
         """What Teleport says; None if it may not tell, or does not answer although it is asked for a minute.
 
-        If that was in vain, no other waits so long: until one of the kind is answered, each is tried once.
+        If that was in vain, no other waits so long: until one is answered, each is tried once.
         """
-        subject = Subject(kind)
+        subject = Subject(LookUp.RECORD)
 
         async def again() -> Found:
             backoff = Backoff(0.05, 0.5)
@@ -183,13 +181,17 @@ class LookUps:
                 except TeleportRefused:
                     raise
                 except (TeleportError, TimeoutError):
-                    if subject in self._given_up:
+                    if self._patience.is_lost:
                         raise
                     await asyncio.sleep(backoff.next())
 
-        found, outcome = await self._counted(subject, again, PATIENT_SECONDS)
-        if outcome is LookUpOutcome.FAILED:
-            self._given_up.add(subject)
+        async def patiently() -> Found:
+            async with self._patience.wait(request_id):
+                return await again()
+
+        found, outcome = await self._counted(subject, patiently)
+        if outcome in (LookUpOutcome.FOUND, LookUpOutcome.FAILED):
+            self._patience.is_lost = outcome is LookUpOutcome.FAILED
         return found
 
     def _ensure_awake(self, subject: Subject) -> None:
@@ -198,7 +200,6 @@ class LookUps:
 
     def _answered(self, subject: Subject) -> None:
         self._failures[subject] = 0
-        self._given_up.discard(subject)
         if self._complaints.pop(subject, None):
             log.info("Teleport tells of %s again", subject)
 

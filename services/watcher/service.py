@@ -19,6 +19,7 @@ from services.watcher.following import Following
 from services.watcher.metrics import Reconnect, WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.passed_over import PassedOver
+from services.watcher.patience import Patience
 from services.watcher.rules import Rules
 from services.watcher.session import Session
 from services.watcher.settings import WatcherConfiguration
@@ -59,6 +60,7 @@ class Watcher:
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._witness = Witness(ReceiptReader(redis, consumer), self._metrics)
         self._arrivals = Arrivals(WAITING)
+        self._patience = Patience()
         self._soon = Backoff(0.02, 5)
         self._slowly = Backoff(1, 30)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,6 +213,7 @@ class Watcher:
             self._outbox,
             rules=self._rules,
             witness=self._witness,
+            patience=self._patience,
             passed_over=self._passed_over,
             metrics=self._metrics,
             snapshot_seconds=teleport.snapshot_interval.total_seconds(),

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from prometheus_client import CollectorRegistry
 from redis import Redis
 
-from services.watcher import look_ups
+from services.watcher import look_ups, patience
 from services.watcher.teleport import facts
 from services.watcher.teleport.pb import auth_pb2, types_pb2
 from shared.events import AnnouncedThread, RequestChanged, RequestGone, RequestState, Resource
@@ -103,7 +103,7 @@ async def test_each_look_up_may_fail_alone(
     trouble: str,
 ) -> None:
     monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 2)
-    monkeypatch.setattr(look_ups, "PATIENT_SECONDS", 2)
+    monkeypatch.setattr(patience, "PATIENT_SECONDS", 2)
     if trouble == "refused":
         auth.faults.denied.add(method)
     else:

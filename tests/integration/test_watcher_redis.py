@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from services.watcher import look_ups, service
+from services.watcher import look_ups, patience, service
 from services.watcher import outbox as outbox_module
+from services.watcher.backoff import Backoff
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.teleport.pb import auth_pb2, types_pb2
@@ -201,6 +202,22 @@ async def test_records_that_are_waited_for_hold_up_no_other_request(
         auth.create_request(request_id="readable")
         async with watching(redis_url, settings(auth.address, tmp_path)):
             await wait_until(lambda: [one.id for one in changed(redis)] == ["readable"], "the one is told", 30)
+
+
+async def test_a_wait_for_a_record_goes_on_at_the_next_connection(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENT_SECONDS", 0.2)
+    auth.faults.delays["GetPluginData"] = 3600
+    auth.create_request()
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher, asyncio.timeout(60):
+        watcher._soon = Backoff(0.02, 0.05)
+        while not changed(redis):  # no connection lasts until the patience of one alone would end
+            tries = auth.faults.calls["GetPluginData"]
+            await wait_until(
+                lambda before=tries: changed(redis) or auth.faults.calls["GetPluginData"] > before, "it is tried", 30
+            )
+            auth.faults.end_streams()
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.watcher import look_ups
+from services.watcher import look_ups, patience
 from services.watcher.look_ups import LookUps, Subject
 from services.watcher.metrics import LookUp, WatcherMetrics
+from services.watcher.patience import Patience
 from services.watcher.teleport.client import TeleportUnavailable
+from tests.waiting import wait_until
 
 NODES = Subject(LookUp.RESOURCES, "node")
 APPS = Subject(LookUp.RESOURCES, "app")
@@ -35,7 +37,7 @@ class Asked:
 
 @pytest.fixture
 def looking_up() -> LookUps:
-    return LookUps(WatcherMetrics(CollectorRegistry()))
+    return LookUps(WatcherMetrics(CollectorRegistry()), Patience())
 
 
 async def test_ten_thousand_answers_take_the_room_of_a_thousand_and_the_least_used_goes_first(
@@ -113,3 +115,40 @@ async def test_in_the_end_nothing_is_asked_any_more(looking_up: LookUps) -> None
     await looking_up.end()
     assert {type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {asyncio.CancelledError}
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_wait_in_vain_is_not_repeated_at_the_next_connection_until_something_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics, shared = WatcherMetrics(CollectorRegistry()), Patience()
+    asked = Asked()
+    asked.is_away = True
+    monkeypatch.setattr(patience, "PATIENT_SECONDS", 0.1)
+    assert await LookUps(metrics, shared).record("r1", lambda: asked(["r1"])) is None
+    monkeypatch.setattr(patience, "PATIENT_SECONDS", 60.0)
+    connection = LookUps(metrics, shared)
+    assert await connection.record("r2", lambda: asked(["r2"])) is None
+    assert asked.times["r2"] == 1
+    asked.is_away = False
+    assert await connection.record("r2", lambda: asked(["r2"])) == {"r2": "name of r2"}
+    asked.is_away = True
+    waiting = asyncio.create_task(connection.record("r3", lambda: asked(["r3"])))
+    await wait_until(lambda: asked.times["r3"] > 1, "it is tried again")
+    asked.is_away = False
+    assert await waiting == {"r3": "name of r3"}
+
+
+async def test_waits_that_were_cut_off_are_remembered_in_bounded_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "KEPT", 2)
+    shared = Patience()
+
+    async def wait(request_id: str) -> None:
+        async with shared.wait(request_id):
+            await asyncio.Event().wait()
+
+    for number in range(5):
+        waiting = asyncio.create_task(wait(f"r{number}"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert list(shared._waited) == ["r3", "r4"]
