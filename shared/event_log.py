@@ -22,8 +22,8 @@ GROUP = "router"
 DATA = b"data"
 DEAD_LETTERS_KEPT = 10_000
 DEAD_CONSUMER_SECONDS = 3600
-RUNS = 10
-"""Processes of Redis that are remembered: behind some addresses there are several."""
+HISTORIES = 10
+"""Of Redis's data, that are remembered: behind some addresses there are several servers, each with its own."""
 PAGE = 1_000
 """Pending entries that are asked for at once."""
 
@@ -53,7 +53,7 @@ class EventWriter:
         self._limit = limit
         self._length = 0
         self._epoch: bytes | None = None
-        self._runs: deque[str] = deque(maxlen=RUNS)
+        self._histories: deque[str] = deque(maxlen=HISTORIES)
 
     async def open(self) -> None:
         """Read or write the epoch and make sure that the group exists. Raises `redis.exceptions.RedisError`."""
@@ -91,20 +91,20 @@ class EventWriter:
         return await self._is_still(await self._redis.get(keys.EPOCH))
 
     async def is_another(self) -> bool:
-        """Does a process answer that has not answered before? It may hold an older copy of the data.
+        """Has a history of the data begun that was not met before? It may go on from an older copy.
 
         The epoch does not tell, for the copy has it too, nor need the connection: one that was idle is made again in
-        silence. Always False where Redis does not say which process it is.
+        silence. Each start and each promotion begins a history (`master_replid`), also when a server that was demoted
+        comes back, whose process (`run_id`) is known. Always False where Redis does not tell it.
         """
         try:
-            run = str((await self._redis.info("server")).get("run_id", ""))
+            history = str((await self._redis.info("replication")).get("master_replid", ""))
         except ResponseError:
-            run = ""
-        is_first = not self._runs
-        if run in self._runs:
             return False
-        self._runs.append(run)
-        return not is_first and run != ""
+        if not history or history in self._histories:
+            return False
+        self._histories.append(history)
+        return len(self._histories) > 1
 
     async def _is_still(self, epoch: object) -> bool:
         if epoch is not None and epoch == self._epoch:

@@ -146,6 +146,30 @@ async def test_a_redis_that_came_back_with_older_data_is_told_what_it_lacks(
     assert [rule.name for rule in told.rules] == ["new", "old"]
 
 
+async def test_a_server_that_comes_back_after_another_counts_as_another(valkey: Valkey) -> None:
+    async with AsyncRedis.from_url(valkey.url) as client:
+        writer = EventWriter(client)
+        assert not await writer.is_another(), "the first one"
+        assert not await writer.is_another(), "still the same"
+        await client.replicaof("127.0.0.1", "1")  # demoted: it takes over another's data, then is promoted again
+        await client.replicaof("NO", "ONE")
+        assert await writer.is_another()
+        assert not await writer.is_another()
+
+
+async def test_a_server_that_did_not_say_who_it_is_counts_as_the_first_once_it_does(valkey: Valkey) -> None:
+    async with AsyncRedis.from_url(valkey.url) as client, AsyncRedis.from_url(valkey.url) as admin:
+        writer = EventWriter(client)
+        await admin.acl_setuser("default", commands=["-info"], enabled=True)
+        assert not await writer.is_another()
+        await admin.acl_setuser("default", commands=["+info"], enabled=True)
+        assert not await writer.is_another()
+        valkey.stop()
+        valkey.start()
+        await client.connection_pool.disconnect()
+        assert await writer.is_another()
+
+
 async def test_a_loss_that_an_append_meets_first_is_noticed_by_it(
     auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
