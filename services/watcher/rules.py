@@ -18,6 +18,10 @@ PATIENCE = 3
 
 NOT_WATCHED = f"Teleport does not let this role watch {RULE_KIND}"
 
+TRIED_AGAIN = "they are asked for again at the next snapshot"
+ALLOW_LIST = f"to use what Teleport has, allow list of {RULE_KIND} in the role: that counts from the next snapshot"
+ALLOW_READ = f"to use what Teleport has, allow read of {RULE_KIND} in the role: that counts from the next connection"
+
 
 class Rules:
     """What Teleport shows of its rules. Listing and telling take turns: a listing must not undo a later change."""
@@ -53,16 +57,16 @@ class Rules:
 
     async def _listing(self, client: TeleportClient, *, shown: bool) -> RulesListed | RulesUnavailable:
         if not shown:
-            return await self._unavailable(NOT_WATCHED)
+            return await self._unavailable(NOT_WATCHED, ALLOW_READ)
         try:
             found = await self._found(client)
         except TeleportRefused as error:
-            return await self._unavailable(str(error))
+            return await self._unavailable(str(error), ALLOW_LIST)
         except TeleportUnavailable as error:
             self._failures += 1
             if self._failures < PATIENCE:
                 raise
-            return await self._unavailable(f"they cannot be listed: {error}")
+            return await self._unavailable(f"they cannot be listed: {error}", TRIED_AGAIN)
         self._failures = 0
         self._available(len(found))
         return RulesListed(rules=tuple(found[name] for name in sorted(found)))
@@ -85,18 +89,17 @@ class Rules:
                     found[rule.name] = rule
         return found
 
-    async def _unavailable(self, reason: str) -> RulesUnavailable:
+    async def _unavailable(self, reason: str, advice: str) -> RulesUnavailable:
         """Routers that know rules keep them: better than none, as none are better than no mails."""
         self._metrics.rules_shown.set(0)
         if reason != self._said:
             known = await self._outbox.known_rules()
             are_kept = known is not None and not known.unavailable
             log.warning(
-                "Access Monitoring Rules are not shown, %s: %s; to use what Teleport has, allow list and read of %s"
-                " in the role, and restart the watcher",
+                "Access Monitoring Rules are not shown, %s: %s; %s",
                 "those that are known stay in use" if are_kept else "all requests go by role_to_recipients",
                 reason,
-                RULE_KIND,
+                advice,
             )
         self._said = reason
         return RulesUnavailable(reason=reason)

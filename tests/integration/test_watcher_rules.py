@@ -147,11 +147,11 @@ async def test_where_rules_may_not_be_listed_it_is_said_once_and_requests_are_to
     assert first.reason == f"{code.name}: no rules for you"
     assert changed(redis)
     assert caplog.text.count("Access Monitoring Rules are not shown, all requests go by role_to_recipients") == 1
-    assert "allow list and read of access_monitoring_rule in the role" in caplog.text
+    assert "allow list of access_monitoring_rule in the role: that counts from the next snapshot" in caplog.text
 
 
 async def test_where_rules_may_not_be_watched_they_are_not_used(
-    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth.faults.denied_kinds.add("access_monitoring_rule")
     auth.create_rule("ops", "true", ["ops@example.com"])
@@ -161,6 +161,7 @@ async def test_where_rules_may_not_be_watched_they_are_not_used(
     (only,) = rules_events(redis)
     assert isinstance(only, RulesUnavailable)
     assert only.reason == "Teleport does not let this role watch access_monitoring_rule"
+    assert "allow read of access_monitoring_rule in the role: that counts from the next connection" in caplog.text
 
 
 async def test_a_role_that_may_watch_rules_alone_is_refused(auth: AuthService, redis_url: str, tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ async def test_a_role_that_may_watch_rules_alone_is_refused(auth: AuthService, r
 
 
 async def test_a_listing_that_always_breaks_does_not_keep_requests_for_ever(
-    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth.faults.fail(METHOD, StatusCode.UNKNOWN, times=1000, text="broken")
     auth.create_request()
@@ -180,6 +181,8 @@ async def test_a_listing_that_always_breaks_does_not_keep_requests_for_ever(
     first, second = everything(redis)
     assert isinstance(first, RulesUnavailable)
     assert "broken" in first.reason
+    assert "broken; they are asked for again at the next snapshot" in caplog.text
+    assert "allow" not in caplog.text, "no permission would mend it"
     assert not isinstance(second, RulesEvent)
 
 
