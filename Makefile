@@ -51,7 +51,7 @@ demo: setup ## simulated Teleport, Access Mail and a mailbox: a story told by ma
 
 .PHONY: test
 test: setup ## all tests but those of `make stack`, two at a time: a quarter of an hour
-	$(BIN)/python -m pytest --ignore tests/stack --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --ignore tests/stack --numprocesses 2 --dist worksteal
 
 .PHONY: stack
 stack: setup ## the image and `docker compose up` on a container engine, with stand-ins for images that are not here
