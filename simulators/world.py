@@ -85,7 +85,7 @@ class Product:
         self.process = process
         self.log = log
 
-    async def ready(self, seconds: float = 20) -> Places:
+    async def ready(self, seconds: float = 60) -> Places:
         """Wait until all services are at work. Raises `RuntimeError` with what it said if they are not."""
         async with asyncio.timeout(seconds):
             while self.process.returncode is None:
