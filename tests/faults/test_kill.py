@@ -73,7 +73,7 @@ async def test_killing_every_service_among_three_thousand_mails_loses_none(pipel
     await applicants.ask(REQUESTS - len(applicants.requests))
     pipeline.launch("watcher")
 
-    await wait_until(lambda: len(pipeline.notices()) == MAILS, "everybody is told", timeout=60)
+    await wait_until(lambda: len(pipeline.notices()) == MAILS, "everybody is told", timeout=180)
     await pipeline.at_rest(timeout=60)
     assert set(pipeline.notices()) == {(request, person) for request in applicants.requests for person in PEOPLE}
     assert {tuple(set(notices)) for notices in pipeline.notices().values()} == {("requested",)}

@@ -28,7 +28,7 @@ async def test_nobody_is_told_twice_and_everybody_in_order(pipeline: Pipeline) -
     await pipeline.all_told(requests, COURSE[:1])
     review(pipeline.auth, requests, "carol")
     review(pipeline.auth, requests, "dave")
-    await pipeline.all_told(requests, COURSE, timeout=30)
+    await pipeline.all_told(requests, COURSE, timeout=90)
     await pipeline.at_rest()
     assert not pipeline.mailbox.duplicates()
     assert not pipeline.dead()
@@ -51,7 +51,7 @@ async def test_one_of_each_dies_in_the_middle(pipeline: Pipeline) -> None:
     review(pipeline.auth, requests, "dave")
     in_flight = pipeline.end_claims(doomed[-1])
 
-    await wait_until(lambda: pipeline.all_have_read(requests, COURSE[-1]), "everybody has read the end", timeout=40)
+    await wait_until(lambda: pipeline.all_have_read(requests, COURSE[-1]), "everybody has read the end", timeout=120)
     await pipeline.at_rest()
     threads = pipeline.notices().values()
     assert {tuple(dict.fromkeys(thread)) for thread in threads} == {tuple(COURSE)}

@@ -53,11 +53,11 @@ async def test_periodic_snapshots_of_what_is_known_look_up_nothing_and_tell_only
     registry = CollectorRegistry()
     often = settings(auth.address, tmp_path, snapshot_interval=timedelta(milliseconds=100))
     async with watching(redis_url, often, registry) as watcher:
-        await wait_until(lambda: watcher.ready() is None, "all are listed", timeout=60)
+        await wait_until(lambda: watcher.ready() is None, "all are listed", timeout=180)
         auth.faults.lose_events = True
         auth.approve(ids[KNOWN // 2])
         before = snapshots(registry)
-        await wait_until(lambda: snapshots(registry) > before + 2, "all are listed again and again", timeout=60)
+        await wait_until(lambda: snapshots(registry) > before + 2, "all are listed again and again", timeout=180)
         told = [(request.id, request.state) for request in changed(redis)]
     assert told == [(ids[KNOWN // 2], RequestState.APPROVED)]
     assert len(events(redis)) == 1
