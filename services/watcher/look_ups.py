@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import LookUp, LookUpOutcome, WatcherMetrics
 from services.watcher.patience import Patience
-from services.watcher.teleport.client import TeleportError, TeleportInvalid, TeleportNotFound, TeleportRefused
+from services.watcher.teleport.client import (
+    TeleportError,
+    TeleportInvalid,
+    TeleportNotFound,
+    TeleportRefused,
+    TeleportUnavailable,
+)
 from shared.tasks import end
 
 log = logging.getLogger(__name__)
@@ -22,6 +28,8 @@ AT_ONCE = 16
 DEADLINE_SECONDS = 3.0
 TRY_SECONDS = 10.0
 """Of the patience, for one try: a connection of which one call hangs may bring the next one."""
+PAUSES = (0.05, 0.5)
+"""Between tries: the shortest and the longest, in seconds."""
 REFUSED_SECONDS = 60.0
 FAILED_SECONDS = 10.0
 FAILURES = 3
@@ -111,7 +119,7 @@ class LookUps:
     ) -> asyncio.Task[Mapping[str, Found]]:
         async def answers() -> Mapping[str, Found]:
             async with self._room:
-                found, outcome = await self._counted(subject, lambda: self._in_time(lambda: ask(keys)))
+                found, outcome = await self._counted(subject, lambda: self._in_time(subject, lambda: ask(keys)))
             if outcome in (LookUpOutcome.FOUND, LookUpOutcome.MISSING):
                 self._remember({(subject, key): (found or {}).get(key) for key in keys})
             return found or {}
@@ -133,10 +141,25 @@ class LookUps:
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    @staticmethod
-    async def _in_time(ask: Callable[[], Awaitable[Found]]) -> Found:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            return await ask()
+    async def _in_time(self, subject: Subject, ask: Callable[[], Awaitable[Found]]) -> Found:
+        """What Teleport says before the deadline.
+
+        It is asked again, because the connection may have ended: its owner then notices that too, and ends us. To
+        give up before that would make the event complete, without facts that the next connection would bring.
+        """
+        backoff = Backoff(*PAUSES)
+        trouble = ""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while True:
+                    try:
+                        return await ask()
+                    except TeleportUnavailable as error:
+                        trouble = str(error)
+                    await asyncio.sleep(backoff.next())
+                    self._ensure_awake(subject)
+        except TimeoutError as error:
+            raise TimeoutError(trouble) from error
 
     async def _counted(
         self, subject: Subject, ask: Callable[[], Awaitable[Found]]
@@ -172,7 +195,7 @@ class LookUps:
         subject = Subject(LookUp.RECORD)
 
         async def again() -> Found:
-            backoff = Backoff(0.05, 0.5)
+            backoff = Backoff(*PAUSES)
             while True:
                 try:
                     async with self._room, asyncio.timeout(TRY_SECONDS):  # between tries others have their turn

@@ -362,3 +362,23 @@ async def test_a_request_whose_look_up_the_connections_end_cuts_off_is_told_with
         auth.faults.end_streams()
         await wait_until(lambda: changed(redis), "it is told")
         assert all(request.user_traits for request in changed(redis))
+
+
+@pytest.mark.parametrize("method", ["GetUserLoginState", "GetRole", "ListResources"])
+async def test_a_request_whose_look_up_dies_with_the_server_is_told_with_all_its_facts(
+    auth: AuthService, redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, method: str
+) -> None:
+    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 30)
+    async with watching(redis_url, settings(auth.address, tmp_path)) as watcher:
+        await until_ready(watcher)
+        auth.faults.fail(method, StatusCode.UNAVAILABLE, times=2, text="the server goes down")
+        auth.create_request(resources=[NODE])
+        await wait_until(lambda: auth.faults.calls[method], "it is being looked up")
+        await auth.stop()
+        await wait_until(lambda: watcher.ready() is not None, "the end is noticed")
+        await auth.start()
+        await wait_until(lambda: changed(redis), "it is told")
+    for request in changed(redis):
+        assert request.user_traits
+        assert request.logins_by_role
+        assert request.resources[0].friendly_name == "web-1"

@@ -87,7 +87,8 @@ async def test_an_answer_is_good_for_a_minute(looking_up: LookUps, monkeypatch: 
     assert asked.times == {"a": 2, "missing": 2}
 
 
-async def test_no_answer_is_nothing_to_remember(looking_up: LookUps) -> None:
+async def test_no_answer_is_nothing_to_remember(looking_up: LookUps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look_ups, "DEADLINE_SECONDS", 0.1)
     asked = Asked()
     asked.is_away = True
     assert await looking_up.each(NODES, ["a"], asked) == {}
@@ -152,3 +153,12 @@ async def test_waits_that_were_cut_off_are_remembered_in_bounded_space(monkeypat
         waiting.cancel()
         await asyncio.wait([waiting])
     assert list(shared._waited) == ["r3", "r4"]
+
+
+async def test_a_look_up_that_the_connection_may_have_cut_off_is_no_answer_yet(looking_up: LookUps) -> None:
+    asked = Asked()
+    asked.is_away = True
+    waiting = asyncio.create_task(looking_up.each(NODES, ["a"], asked))
+    await wait_until(lambda: asked.times["a"] > 1, "it is tried again")
+    asked.is_away = False
+    assert await waiting == {"a": "name of a"}
