@@ -47,6 +47,7 @@ async def serve(host: str, port: int, proxy_port: int, directory: Path) -> None:
         Proxy(authority, auth.address, host=host, port=proxy_port) as proxy,
     ):
         auth.ping.ProxyPublicAddr = proxy.address
+        auth.directory.add_node("web-1", "web-1.example.com")  # without any, `check` takes all for hidden
         click.echo(f"auth      {auth.address}")
         click.echo(f"proxy     {proxy.address}  (its web certificate is signed by {web_ca})")
         click.echo(f"identity  {directory / 'identity'}")
