@@ -81,9 +81,9 @@ class Upkeep:
     async def _sweep(self) -> None:
         freed, adopted, canceled = await self._end.sweep()
         self._metrics.canceled(canceled)
-        await asyncio.to_thread(self._clean_up_after_stock_workers)
         if freed or adopted:
             log.warning(
                 "%d stuck threads freed, %d mails that another RQ worker failed are queued again", freed, adopted
             )
             self._metrics.recovered(freed + adopted)
+        await asyncio.to_thread(self._clean_up_after_stock_workers)
