@@ -1,4 +1,4 @@
-"""What Access Monitoring Rules cost: to compile them once, and to ask all of them for one request."""
+"""What Access Monitoring Rules cost: compiled and asked for the first time, and then asked all for one request."""
 
 import time
 from collections.abc import Callable
@@ -83,6 +83,7 @@ def _row(kind: str, number: int) -> dict[str, Any]:
     some = rules(kind, number)
     began = time.process_time()
     book = Rulebook.empty().changed(some)
+    book.matching(REQUEST)  # the first time RE2 builds its automata
     compiled = time.process_time() - began
     assert len(book.rules) == number, book.refused
     asked = seconds_for(partial(book.matching, REQUEST))

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import lru_cache
 from typing import Self
 from zoneinfo import ZoneInfo
 
@@ -24,13 +25,13 @@ class Hours:
     """The shifts of one schedule."""
 
     zone: ZoneInfo
-    shifts: Mapping[int, Sequence[tuple[timedelta, timedelta]]]
+    shifts: Mapping[int, Sequence[tuple[int, int]]]
     """Weekday → first and last minute of each shift, counted from midnight on the clock on the wall."""
 
     @classmethod
     def of(cls, schedule: Schedule) -> Self:
         """Read a schedule; without a time zone it is UTC. Raises `ScheduleError`."""
-        shifts: dict[int, list[tuple[timedelta, timedelta]]] = {}
+        shifts: dict[int, list[tuple[int, int]]] = {}
         for shift in schedule.shifts:
             shifts.setdefault(_weekday(shift), []).append((_time(shift.start), _time(shift.end)))
         return cls(_zone(schedule.timezone or "UTC"), shifts)
@@ -40,9 +41,18 @@ class Hours:
 
         A shift that ends before it begins holds nothing: one over midnight is written as two.
         """
-        local = instant.astimezone(self.zone)
-        minute = timedelta(hours=local.hour, minutes=local.minute)
-        return any(start <= minute <= end for start, end in self.shifts.get(local.weekday(), ()))
+        weekday, minute = _on_the_wall(instant, self.zone)
+        for start, end in self.shifts.get(weekday, ()):  # noqa: SIM110  as in `conditions.patterns`: a rule's price
+            if start <= minute <= end:
+                return True
+        return False
+
+
+@lru_cache(64)  # all rules are asked about the same instant, and most of them in the same zone
+def _on_the_wall(instant: datetime, zone: ZoneInfo) -> tuple[int, int]:
+    """Weekday and minute since midnight."""
+    local = instant.astimezone(zone)
+    return local.weekday(), local.hour * 60 + local.minute
 
 
 def _weekday(shift: Shift) -> int:
@@ -52,11 +62,12 @@ def _weekday(shift: Shift) -> int:
         raise ScheduleError(f"{shift.weekday!r} is no weekday; write it in full, like Monday") from None
 
 
-def _time(text: str) -> timedelta:
+def _time(text: str) -> int:
+    """Minutes since midnight."""
     found = _TIME.fullmatch(text)
     if found is None:
         raise ScheduleError(f"{text!r} is no time; write it like 08:30, at most 23:59")
-    return timedelta(hours=int(found[1]), minutes=int(found[2]))
+    return int(found[1]) * 60 + int(found[2])
 
 
 def _zone(name: str) -> ZoneInfo:

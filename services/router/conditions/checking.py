@@ -132,20 +132,22 @@ def _call_by_values(name: str, overloads: Overloads, arguments: list[Typed], rec
     """The call where some types are known only with the values. What has a type has been read already."""
     known = [argument.kind for argument in arguments]
     unknown = [position for position, kind in enumerate(known) if kind is Kind.DYNAMIC]
-    found: dict[tuple[Kind, ...], Signature] = {}
+    evaluates = [argument.evaluate for argument in arguments]
+    found: dict[tuple[type, ...], Signature] = {}
+
+    def find(values: list[Value]) -> Signature:
+        kinds = [kind_of(value) if kind is Kind.DYNAMIC else kind for value, kind in zip(values, known, strict=True)]
+        try:
+            return fitting(name, overloads, kinds, received)
+        except TypeError as error:
+            raise EvaluationError(str(error)) from None
 
     def evaluate(variables: Variables) -> Value:
-        values = [argument.evaluate(variables) for argument in arguments]
-        these = tuple(kind_of(values[position]) for position in unknown)
-        if these not in found:
-            kinds = list(known)
-            for position, kind in zip(unknown, these, strict=True):
-                kinds[position] = kind
-            try:
-                found[these] = fitting(name, overloads, kinds, received)
-            except TypeError as error:
-                raise EvaluationError(str(error)) from None
-        signature = found[these]
+        values = [evaluate(variables) for evaluate in evaluates]
+        these = tuple([type(values[position]) for position in unknown])
+        signature = found.get(these)
+        if signature is None:
+            signature = found[these] = find(values)
         for position in unknown:
             if position in signature.reads:
                 values[position] = signature.reads[position](values[position])

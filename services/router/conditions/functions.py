@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parseaddr
+from functools import lru_cache
 from typing import Any, Final
 
 from services.router.conditions.errors import EvaluationError
@@ -18,6 +19,9 @@ LONGEST_MAILBOX = 320
 
 LARGEST = 100_000
 """Characters of a value that a function may make of smaller ones."""
+
+REMEMBERED = 8
+"""Results of each function on texts: few, for each may be of the largest."""
 
 STRING, SET, DICT, TIME = ({kind} for kind in (Kind.STRING, Kind.SET, Kind.DICT, Kind.TIME))
 BOOL, PAIR, OPTION = {Kind.BOOL}, {Kind.PAIR}, {Kind.OPTION}
@@ -91,8 +95,9 @@ def _choose(*options: Option) -> Value:
 
 
 def _each(change: Callable[..., str]) -> Callable[..., Value]:
-    """The change of a text, done to a text or to each of a set."""
+    """The change of a text, done to a text or to each of a set; once for all rules that ask it of the same request."""
 
+    @lru_cache(REMEMBERED)
     def changed(texts: str | Strings, *arguments: str) -> Value:
         if isinstance(texts, str):
             return _bounded([change(texts, *arguments)])[0]
@@ -113,6 +118,7 @@ def _replace_all(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
+@lru_cache(REMEMBERED)
 def _split(texts: str | Strings, separator: str) -> Value:
     """An empty separator splits after each character, as in Go."""
     parts = [

@@ -32,7 +32,11 @@ class Whole:
 
     def matches_any(self, texts: frozenset[str]) -> bool:
         """Does any of the texts match?"""
-        return any(self._set.Match(text) for text in texts)
+        match = self._set.Match
+        for text in texts:  # noqa: SIM110  half the price of `any` with a generator, and 1,000 rules pay it
+            if match(text):
+                return True
+        return False
 
 
 class Anywhere:
