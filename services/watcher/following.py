@@ -16,7 +16,7 @@ from services.watcher.rules import Rules
 from services.watcher.snapshot import Page, snapshot
 from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
 from services.watcher.teleport.connect import Connection
-from services.watcher.teleport.decode import RULE_KIND, Undecodable
+from services.watcher.teleport.undecodable import RULE_KIND, Undecodable
 from services.watcher.together import first_to_end
 from services.watcher.witness import Witness
 from shared.events import AccessRequest, RequestChanged, RequestGone, RuleChanged, RuleDeleted

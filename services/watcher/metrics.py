@@ -4,8 +4,8 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from services.watcher.teleport.decode import Fault
 from services.watcher.teleport.facts import Fact
+from services.watcher.teleport.undecodable import Fault
 
 
 class Received(StrEnum):

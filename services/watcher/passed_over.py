@@ -3,8 +3,8 @@
 import logging
 
 from services.watcher.metrics import WatcherMetrics
-from services.watcher.teleport.decode import Fault, Undecodable
 from services.watcher.teleport.listing import HIDING
+from services.watcher.teleport.undecodable import Fault, Undecodable
 from shared.mail import one_line
 
 log = logging.getLogger(__name__)

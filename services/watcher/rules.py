@@ -7,7 +7,7 @@ from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.passed_over import PassedOver
 from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
-from services.watcher.teleport.decode import RULE_KIND, Undecodable
+from services.watcher.teleport.undecodable import RULE_KIND, Undecodable
 from shared.events import AccessMonitoringRule, RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
 from shared.rules import KnownRules
 

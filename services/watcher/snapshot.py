@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from services.watcher.outbox import Outbox
+from services.watcher.teleport.access_request import Sighted, SightedRequest
 from services.watcher.teleport.client import TeleportClient
-from services.watcher.teleport.decode import Decoded, Undecodable
 from services.watcher.teleport.listing import HIDING
+from services.watcher.teleport.undecodable import Undecodable
 from shared.event_log import KnownRequest
-from shared.events import AccessRequest, Cluster, RequestChanged, RequestGone
+from shared.events import Cluster, RequestChanged, RequestGone
 
 SETTLED_DOWN_SECONDS = 60.0
 """A request that was routed just now may be younger than the listing."""
@@ -51,13 +52,13 @@ async def snapshot(client: TeleportClient, outbox: Outbox, cluster: Cluster) -> 
         yield Page(page.listed, [*page.news, *gone], page.undecodable)
 
 
-async def _compare(requests: Sequence[Decoded], outbox: Outbox, cluster: Cluster, *, listed: int) -> Page:
-    readable = [request for request in requests if isinstance(request, AccessRequest)]
+async def _compare(requests: Sequence[Sighted], outbox: Outbox, cluster: Cluster, *, listed: int) -> Page:
+    readable = [request for request in requests if isinstance(request, SightedRequest)]
     known = await outbox.known_or_on_its_way([request.id for request in readable])
     return Page(
         listed=listed,
         news=[
-            RequestChanged(request=request, cluster=cluster)
+            RequestChanged(request=request.whole(), cluster=cluster)
             for request in readable
             if is_news(request, known.get(request.id))
         ],
@@ -65,7 +66,7 @@ async def _compare(requests: Sequence[Decoded], outbox: Outbox, cluster: Cluster
     )
 
 
-def is_news(request: AccessRequest, known: KnownRequest | None) -> bool:
+def is_news(request: SightedRequest, known: KnownRequest | None) -> bool:
     """Does the listing say more than the router knows? A listing may be older than that: knowledge only grows."""
     if known is None:
         return True
@@ -74,9 +75,9 @@ def is_news(request: AccessRequest, known: KnownRequest | None) -> bool:
     return known.state is None or request.state.rank > known.state.rank or request.review_count > known.review_count
 
 
-def request_id_of(request: Decoded) -> str:
+def request_id_of(request: Sighted) -> str:
     """The id of a request that Teleport listed."""
-    return request.id if isinstance(request, AccessRequest) else request.name
+    return request.id if isinstance(request, SightedRequest) else request.name
 
 
 def _portions(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -8,11 +8,12 @@ import pytest
 
 from services.watcher.teleport import client as client_module
 from services.watcher.teleport import listing
+from services.watcher.teleport.access_request import SightedRequest
 from services.watcher.teleport.client import TeleportClient, TeleportUnavailable
 from services.watcher.teleport.connect import connect
-from services.watcher.teleport.decode import Fault, Undecodable
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.listing import HIDING
+from services.watcher.teleport.undecodable import Fault, Undecodable
 from shared.events import AccessRequest
 from simulators.teleport import AuthService
 from tests.integration.watching import AUTHORITY, settings
@@ -41,7 +42,7 @@ async def client(auth: AuthService, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def listed(client: TeleportClient) -> tuple[list[str], list[Undecodable]]:
     """Ids of the requests that can be read, and the others."""
     found = [request async for page in client.requests() for request in page]
-    readable = [request.id for request in found if isinstance(request, AccessRequest)]
+    readable = [request.id for request in found if isinstance(request, SightedRequest)]
     return readable, [request for request in found if isinstance(request, Undecodable)]
 
 
@@ -111,7 +112,7 @@ async def test_what_hides_others_in_an_old_servers_listing_is_said_and_named_whe
     assert readable == [f"r{number:03}" for number in range(120)]
     assert others == [HIDING]
     assert await client.request("r120") == Undecodable("r120", Fault.SIZE)
-    assert isinstance(await client.request("r121"), AccessRequest)
+    assert isinstance(await client.request("r121"), SightedRequest)
 
 
 @pytest.mark.parametrize("old", [False, True])

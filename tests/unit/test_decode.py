@@ -10,17 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.conditions import Condition, ParseError
-from services.watcher.teleport.decode import (
-    Fault,
-    Undecodable,
-    accepted_kinds,
-    decode_event,
-    decode_ping,
-    decode_request,
-    decode_rule,
-    is_init,
-)
+from services.watcher.teleport.access_request import decode_request
+from services.watcher.teleport.decode import accepted_kinds, decode_event, decode_ping, decode_rule, is_init
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2, wrappers_pb2
+from services.watcher.teleport.undecodable import Fault, Undecodable
 from shared.events import (
     AccessRequest,
     Cluster,

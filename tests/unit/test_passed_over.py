@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from services.watcher import passed_over
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.passed_over import PassedOver
-from services.watcher.teleport.decode import Fault, Undecodable
+from services.watcher.teleport.undecodable import Fault, Undecodable
 
 
 def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

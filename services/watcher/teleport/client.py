@@ -19,13 +19,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
+from services.watcher.teleport.access_request import Sighted
 from services.watcher.teleport.decode import (
-    KIND,
     PLUGIN,
-    RULE_KIND,
     AuthServer,
-    Decoded,
-    Undecodable,
     WatchEvent,
     accepted_kinds,
     decode_ping,
@@ -40,6 +37,7 @@ from services.watcher.teleport.listing import CALL_SECONDS, Listing
 from services.watcher.teleport.pb import auth_pb2, rules_pb2, types_pb2
 from services.watcher.teleport.pb.auth_pb2_grpc import AuthServiceStub
 from services.watcher.teleport.tunnel import Tunnel
+from services.watcher.teleport.undecodable import KIND, RULE_KIND, Undecodable
 from shared.events import AccessMonitoringRule
 
 CLIENT_VERSION = "18.2.8"
@@ -218,18 +216,18 @@ class TeleportClient:
             raise TeleportUnavailable("Teleport ended the watch")
         return event
 
-    async def requests(self) -> AsyncIterator[list[Decoded]]:
+    async def requests(self) -> AsyncIterator[list[Sighted]]:
         """All Access Requests that Teleport holds, in lists of at most `PAGE`. Raises `TeleportError`."""
         async for page in self._listing(types_pb2.AccessRequestFilter()):
             yield page
 
-    async def request(self, request_id: str) -> Decoded | None:
+    async def request(self, request_id: str) -> Sighted | None:
         """One Access Request; None: Teleport has it no more. Raises `TeleportError`."""
         wanted = types_pb2.AccessRequestFilter(ID=request_id)
         found = [request async for page in self._listing(wanted) for request in page]
         return found[0] if found else None
 
-    async def _listing(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
+    async def _listing(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Sighted]]:
         with self._translated():
             async for page in self._requests.of(wanted):
                 yield page

@@ -96,3 +96,8 @@ class Border:
 def cut(text: str, characters: int) -> str:
     """The text, with a mark at its end if it was longer than this."""
     return text if len(text) <= characters else text[: characters - len(CUT)] + CUT
+
+
+def name(text: str) -> str:
+    """The text as a name."""
+    return cut(text, NAME_CHARACTERS)

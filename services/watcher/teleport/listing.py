@@ -7,8 +7,10 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from services.watcher.teleport.decode import Decoded, Fault, Undecodable, read_request, request_id_in
+from services.watcher.teleport.access_request import Sighted, read_request
+from services.watcher.teleport.facts import name
 from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.undecodable import Fault, Undecodable
 
 PAGE = 100
 """Requests per call."""
@@ -49,7 +51,7 @@ class Listing:
         self._metadata = metadata
         self._has_pages = True
 
-    async def of(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
+    async def of(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Sighted]]:
         """What matches, in lists of at most `PAGE`."""
         if self._has_pages:
             try:
@@ -63,7 +65,7 @@ class Listing:
             async for page in self._in_stream(wanted):
                 yield page
 
-    async def _in_pages(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
+    async def _in_pages(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Sighted]]:
         """As Teleport lists since v15. What hides behind a request that is too large may be found in another order."""
         for sort, descending in ORDERS:
             call = auth_pb2.ListAccessRequestsRequest(Filter=wanted, Sort=sort, Descending=descending, Limit=PAGE)
@@ -75,7 +77,7 @@ class Listing:
             return
         yield [Undecodable(wanted.ID, Fault.SIZE)]
 
-    async def _in_order(self, call: auth_pb2.ListAccessRequestsRequest) -> AsyncIterator[list[Decoded]]:
+    async def _in_order(self, call: auth_pb2.ListAccessRequestsRequest) -> AsyncIterator[list[Sighted]]:
         """A page that is too large is asked for again in smaller ones; a request that is, is named and skipped."""
         is_key_of_next = False
         while True:
@@ -89,7 +91,7 @@ class Listing:
                     continue
                 if not is_key_of_next:
                     raise _StuckError from error
-                yield [Undecodable(request_id_in(call.StartKey), Fault.SIZE)]
+                yield [Undecodable(_request_id_in(call.StartKey), Fault.SIZE)]
                 call.StartKey, is_key_of_next = _beyond(call.StartKey, descending=call.Descending), False
                 continue
             page = auth_pb2.RequestPage.FromString(data)
@@ -99,9 +101,9 @@ class Listing:
             call.StartKey, is_key_of_next = page.NextKey, True
             call.Limit = min(PAGE, call.Limit * 2)
 
-    async def _in_stream(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Decoded]]:
+    async def _in_stream(self, wanted: types_pb2.AccessRequestFilter) -> AsyncIterator[list[Sighted]]:
         """As older servers list: one message per request. One that is too large ends it, and hides what follows."""
-        page: list[Decoded] = []
+        page: list[Sighted] = []
         call = self._stream(wanted, metadata=self._metadata)
         try:
             while (data := await _next(call)) is not None:
@@ -128,6 +130,11 @@ async def _next(call: Any) -> bytes | None:
 
 def _is_too_large(error: aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in (error.details() or "")
+
+
+def _request_id_in(key: str) -> str:
+    """What a key ends with, cut."""
+    return name(key.rpartition("/")[2])
 
 
 def _beyond(key: str, *, descending: bool) -> str:

@@ -13,9 +13,9 @@ from services.watcher.teleport.client import (
     TeleportRefused,
     TeleportUnimplemented,
 )
-from services.watcher.teleport.decode import KIND
 from services.watcher.teleport.inquiries import RESOURCE_TYPES
 from services.watcher.teleport.pb import auth_pb2, types_pb2
+from services.watcher.teleport.undecodable import KIND
 
 
 @dataclass(frozen=True)

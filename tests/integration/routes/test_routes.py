@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
+from services.watcher.teleport.access_request import SightedRequest
 from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect, parse_address
-from services.watcher.teleport.decode import Undecodable
 from services.watcher.teleport.dial import Route, describe
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.pb import auth_pb2
 from services.watcher.teleport.tunnel import Tunnel
+from services.watcher.teleport.undecodable import Undecodable
 from shared.events import AccessRequest, RequestState
 from shared.settings import TeleportSettings
 from simulators.certificates import ClusterAuthority
@@ -204,7 +205,7 @@ async def test_a_listing_of_hundreds_comes_in_pages_and_whole(auth: AuthService,
     async with connection.client as client:
         pages = [page async for page in client.requests()]
     assert [len(page) for page in pages] == [100, 100, 50]
-    assert {request.id for page in pages for request in page if isinstance(request, AccessRequest)} == ids
+    assert {request.id for page in pages for request in page if isinstance(request, SightedRequest)} == ids
 
 
 async def test_an_older_cluster_lists_as_a_stream(auth: AuthService, identity: Identity) -> None:
@@ -215,8 +216,8 @@ async def test_an_older_cluster_lists_as_a_stream(auth: AuthService, identity: I
         found = [request async for page in client.requests() for request in page]
         one = await client.request(min(ids))
         none = await client.request("unknown")
-    assert {request.id for request in found if isinstance(request, AccessRequest)} == ids
-    assert isinstance(one, AccessRequest)
+    assert {request.id for request in found if isinstance(request, SightedRequest)} == ids
+    assert isinstance(one, SightedRequest)
     assert one.id == min(ids)
     assert none is None
 
@@ -227,7 +228,8 @@ async def test_a_page_of_more_than_four_mebibytes_is_read(auth: AuthService, ide
     connection = await connect(auth.address, identity)
     async with connection.client as client:
         found = [request async for page in client.requests() for request in page]
-    assert [len(request.request_reason) for request in found if isinstance(request, AccessRequest)] == [4096] * 3
+    whole = [request.whole() for request in found if isinstance(request, SightedRequest)]
+    assert [len(request.request_reason) for request in whole] == [4096] * 3
 
 
 async def test_a_watch_tells_what_happens_from_now_on(auth: AuthService, identity: Identity) -> None:
