@@ -59,8 +59,10 @@ def reached(redis: Any, since: float, last: float | None = None) -> None:
 
 
 def receipt(redis: Redis, of: Mail) -> dict[str, str]:
+    """With what readers take fields for that are not there. Empty: there is none."""
     fields: Any = redis.hgetall(keys.receipt(of.id))
-    return {key.decode(): value.decode() for key, value in fields.items()}
+    assumed = {"perhaps": "0", "reason": "", "detail": ""} if fields else {}
+    return assumed | {key.decode(): value.decode() for key, value in fields.items()}
 
 
 def is_perhaps_sent(redis: Redis, of: Mail) -> bool:

@@ -57,10 +57,12 @@ local function delivered_before(id)
     return redis.call('HGET', RECEIPT .. id, 'outcome') == 'delivered'
 end
 
--- A delivered receipt is final: nothing overwrites it. Any other is overwritten as a whole. A new one is told to the
--- watchers, too.
+-- A delivered receipt is final: nothing overwrites it. Any other is replaced as a whole. A new one is told to the
+-- watchers, too. Receipts stay for a month, so they have no empty fields, and no 'perhaps' that is '0': readers take what
+-- is not there for that.
 local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
-    local before = redis.call('HGET', RECEIPT .. id, 'outcome')
+    local key = RECEIPT .. id
+    local before = redis.call('HGET', key, 'outcome')
     if before == 'delivered' then
         return
     end
@@ -68,9 +70,20 @@ local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
         redis.call('XADD', RECEIPTS, 'MAXLEN', '~', RECEIPTS_KEPT, '*', 'mail', id, 'outcome', outcome,
             'perhaps', perhaps)
     end
-    redis.call('HSET', RECEIPT .. id, 'v', '1', 'outcome', outcome, 'perhaps', perhaps, 'at', seconds(clock()),
-        'reason', reason, 'detail', detail, 'attempts', attempts)
-    redis.call('EXPIRE', RECEIPT .. id, MONTH)
+    if before then
+        redis.call('DEL', key)
+    end
+    local receipt = {'v', '1', 'outcome', outcome, 'at', math.floor(clock()), 'attempts', attempts}
+    local function note(name, value, nothing)
+        if value ~= nothing then
+            receipt[#receipt + 1], receipt[#receipt + 2] = name, value
+        end
+    end
+    note('perhaps', perhaps, '0')
+    note('reason', reason, '')
+    note('detail', detail, '')
+    redis.call('HSET', key, unpack(receipt))
+    redis.call('EXPIRE', key, MONTH)
 end
 
 -- The receipt of a letter that was brought back says 'perhaps' while a mailer has it in hand (`claim.lua`). No more once

@@ -82,7 +82,7 @@ def _letter(id_: str, job: Sequence[Any], receipt: Sequence[Any]) -> DeadLetter:
         request_id=mail.request_id if mail else request_id.decode(errors="replace"),
         what=str(mail.notice) if mail else "job",
         recipient=mail.recipient.address if mail else "",
-        reason=reason.decode(),
+        reason=(reason or b"").decode(),
         detail=(detail or b"").decode(errors="replace"),
         attempts=int(attempts or 0),
         perhaps=perhaps == b"1",

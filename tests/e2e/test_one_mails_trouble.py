@@ -50,4 +50,4 @@ async def test_a_lost_answer_makes_a_dead_letter_and_no_duplicate_where_that_is_
 def receipt(redis: Redis, mail_id: str) -> tuple[bytes | str, ...]:
     """Outcome, reason, and whether the relay may have the mail, as the ledger has them."""
     fields = redis.hgetall(RECEIPT_PREFIX + mail_id)
-    return fields[b"outcome"], fields[b"reason"], fields[b"perhaps"]
+    return fields[b"outcome"], fields.get(b"reason", b""), fields.get(b"perhaps", b"0")

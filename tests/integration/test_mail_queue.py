@@ -309,6 +309,21 @@ class TestDeadLetters:
         await settle(end, job, Delivered("250"))
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
 
+    async def test_the_receipt_of_a_letter_that_is_delivered_after_all_says_nothing_of_its_death(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
+        assert receipt(redis, mail("requested"))["reason"] == "refused"
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        job = await claim_one(end, mail("requested"))
+        assert receipt(redis, mail("requested"))["perhaps"] == "1", "its mailer might die now"
+        await settle(end, job, Delivered("250 taken"))
+        fields: Any = redis.hgetall(keys.receipt(job.mail.id))
+        assert set(fields) == {b"v", b"outcome", b"at", b"attempts", b"detail"}, "and holds no empty field"
+        assert 0 <= redis.time()[0] - int(fields[b"at"]) < 60
+        assert 0 < redis.ttl(keys.receipt(job.mail.id)) <= 30 * 24 * 3600
+
     @pytest.mark.parametrize("back", [Held("connect"), Later(0, "temporary"), None])
     async def test_a_replayed_letter_that_never_left_was_not_perhaps_sent(
         self, redis: Redis, end: MailerEnd, back: Verdict | None
