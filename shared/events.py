@@ -1,7 +1,8 @@
 """What happens to Access Requests and to the rules about them: the messages from the watcher to the router.
 
 Values never change; knowledge about a request grows by merging events (see `services.router.changes`).
-Every stored JSON carries its format's version `v`; readers ignore fields that they do not know.
+Every stored JSON carries its format's version `v`; readers ignore fields that they do not know, and take those that are
+not there for their defaults, which never change within a version.
 """
 
 from enum import StrEnum

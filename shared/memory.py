@@ -1,8 +1,8 @@
 """What the router remembers of each Access Request: what is known, who was told, and what was told."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from shared.events import AccessRequest, Cluster, Message, RequestState
 from shared.mail import Notice, Recipient
@@ -19,6 +19,11 @@ class RequestFacts(Message):
     """Teleport has it no more: deleted, or expired."""
     message_id_domain: str = ""
     """Domain of the thread's Message-IDs, kept so that a thread never changes it."""
+
+    @model_serializer(mode="wrap")
+    def _with_version(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Also where defaults are left out: a reader must know what it reads."""
+        return {"v": self.v, **serialize(self)}
 
     @property
     def is_settled(self) -> bool:

@@ -158,13 +158,14 @@ def _remembered(row: Sequence[Any]) -> Remembered | ValidationError:
 def _fields(memory: RequestMemory) -> list[tuple[str, str | bytes | int]]:
     request = memory.facts.request
     return [
-        ("facts", memory.facts.model_dump_json()),
-        ("told", TOLD.dump_json(memory.told, exclude_none=True)),
-        ("notices", _notices.dump_json(memory.notices)),
+        # A request's memory stays for a month: what readers assume by themselves is left out.
+        ("facts", memory.facts.model_dump_json(exclude_defaults=True)),
+        ("told", TOLD.dump_json(memory.told, exclude_defaults=True)),
+        ("notices", _notices.dump_json(memory.notices, exclude_defaults=True)),
         # For the watcher's comparison with a listing, without reading the rest.
         ("state", request.state.value if request else ""),
         ("reviews", request.review_count if request else 0),
-        ("gone", int(memory.facts.gone)),
+        *([("gone", 1)] if memory.facts.gone else []),  # and stays so
     ]
 
 

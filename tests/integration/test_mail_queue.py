@@ -14,13 +14,21 @@ from shared import keys
 from shared.claimed import Claimed
 from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
-from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Outcome, Verdict
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Notice, NoticeKind, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
 from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
+from shared.memory import RequestMemory
 from tests.mails import ANN, BOB, mail, memory, put
 from tests.queueing import claim, claim_one, end_claims, is_perhaps_sent, receipt, settle, status
 from tests.waiting import wait_for
+
+
+def recalled(redis: Redis) -> RequestMemory | None:
+    """What a router reads of the one request."""
+    remembered = RouterEnd(redis, GROUP, "test").recall(["r1"])["r1"]
+    assert isinstance(remembered, Remembered)
+    return remembered.memory
 
 
 class TestPut:
@@ -40,11 +48,31 @@ class TestPut:
         stale = Commit("1-999", "r1", "not the revision", memory(RequestState.DENIED), [mail("denied")])
         assert RouterEnd(redis, GROUP, "test").commit([stale]) == [None]
         assert status(redis, mail("denied")) is None
-        remembered = RouterEnd(redis, GROUP, "test").recall(["r1"])["r1"]
-        assert isinstance(remembered, Remembered)
-        recalled = remembered.memory
-        assert recalled == memory().model_copy(update={"facts": recalled.facts if recalled else None})
-        assert recalled.facts.is_pending
+        remembered = recalled(redis)
+        assert remembered == memory().model_copy(update={"facts": remembered.facts if remembered else None})
+        assert remembered.facts.is_pending
+
+    @pytest.mark.parametrize("gone", [False, True])
+    def test_what_readers_assume_by_themselves_is_not_stored(self, redis: Redis, *, gone: bool) -> None:
+        remembered = memory(gone=gone).model_copy(update={"notices": (Notice(kind=NoticeKind.REQUESTED),)})
+        put(redis, [mail("requested")], remembered)
+        fields: Any = redis.hgetall(keys.request("r1"))
+        facts, request = json.loads(fields[b"facts"]), remembered.facts.request
+        assert set(facts) == {"v", "request", "cluster", "message_id_domain"} | ({"gone"} if gone else set())
+        assert request is not None
+        assert set(facts["request"]) == request.model_fields_set
+        assert json.loads(fields[b"told"])[0] == {"address": ANN.address, "why": "default"}
+        assert json.loads(fields[b"notices"]) == [{"kind": "requested"}]
+        assert (b"gone" in fields) == gone
+        assert recalled(redis) == remembered
+
+    def test_a_memory_with_everything_in_it_can_be_read(self, redis: Redis) -> None:
+        """As the first routers have written it."""
+        remembered = memory().model_copy(update={"notices": (Notice(kind=NoticeKind.REQUESTED),)})
+        put(redis, [mail("requested")], remembered)
+        whole = remembered.model_dump(mode="json")
+        redis.hset(keys.request("r1"), mapping={name: json.dumps(whole[name]) for name in ("facts", "told", "notices")})
+        assert recalled(redis) == remembered
 
     def test_two_routers_that_decide_differently_cannot_take_each_others_revision(self, redis: Redis) -> None:
         one, other = (RouterEnd(redis, GROUP, consumer) for consumer in ("one", "other"))

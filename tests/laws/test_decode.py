@@ -12,6 +12,7 @@ from services.watcher.teleport.access_request import LEGAL_ID, STATES, SightedRe
 from services.watcher.teleport.pb import types_pb2, wrappers_pb2
 from services.watcher.teleport.undecodable import Fault, Undecodable
 from shared.events import AccessRequest, Cluster, RequestChanged, parse_event
+from shared.memory import RequestFacts
 
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 """Protobuf's texts are UTF-8, which has no surrogates."""
@@ -96,6 +97,8 @@ def test_what_is_decoded_can_be_stored_and_is_of_bounded_size(message: types_pb2
         stored = event.model_dump_json()
         assert parse_event(stored) == event
         assert len(stored) < 10_000_000
+        remembered = RequestFacts(request=decoded, cluster=event.cluster)
+        assert RequestFacts.model_validate_json(remembered.model_dump_json(exclude_defaults=True)) == remembered
 
 
 @given(SPEC)
