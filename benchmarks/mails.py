@@ -185,7 +185,8 @@ def fill_ours(redis: Redis, race: Race, _: dict[str, str]) -> None:
     end = RouterEnd(redis, GROUP, "benchmark")
     batch = []
     for number, one in enumerate(request_ids(race.mails), start=1):
-        memories = RequestMemory(facts=facts(one), told=tuple(mail.recipient for mail in mails(one)))
+        told = tuple(mail.recipient for mail in mails(one))
+        memories = RequestMemory(facts=facts(one), told=told, notices=(mails(one)[0].notice,))
         batch.append(Commit(f"1-{number}", one, "", memories, mails(one)))
         if len(batch) == 100:  # noqa: PLR2004 - any size will do
             end.commit(batch)
