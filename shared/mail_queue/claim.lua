@@ -15,7 +15,6 @@
 local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 4]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local pace, most_in_flight = tonumber(ARGV[13]), tonumber(ARGV[14])
-local now = clock()
 local jobs, requests, asked, buried = {}, {}, {}, {}
 local is_full = false
 local SUSPECT_DEATHS = 2
@@ -158,7 +157,7 @@ local function allowance(relay, away)
     end
     -- What waits at a slow relay may go on at once, so it is to be no more than the pace allows.
     local most_at_pace = pace > 0 and math.max(2, math.ceil(pace)) or 0
-    for _, bound in ipairs({window_of(relay, now) or 0, most_in_flight, most_at_pace}) do
+    for _, bound in ipairs({window_of(relay) or 0, most_in_flight, most_at_pace}) do
         if bound > 0 then
             most = math.min(most, bound - redis.call('ZCOUNT', CLAIMS, now, '+inf'))
         end

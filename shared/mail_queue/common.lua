@@ -13,9 +13,27 @@ local MONTH = 2592000
 -- Receipts that wait for a watcher: where none may write them into Teleport's records, the oldest are let go.
 local RECEIPTS_KEPT = 100000
 
-local function clock()
-    local time = redis.call('TIME')
-    return tonumber(time[1]) + tonumber(time[2]) / 1000000
+-- All of a script happens at one time.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+
+-- One command for many values, so many at once as Lua's stack surely bears.
+local AT_ONCE = 1000
+local function call_with(command, key, values)
+    for first = 1, #values, AT_ONCE do
+        redis.call(command, key, unpack(values, first, math.min(first + AT_ONCE - 1, #values)))
+    end
+end
+
+-- The scores of these in a sorted set, in their order; false: it is not there.
+local function scores_of(key, values)
+    local scores = {}
+    for first = 1, #values, AT_ONCE do
+        for _, score in ipairs(redis.call('ZMSCORE', key, unpack(values, first, math.min(first + AT_ONCE - 1, #values)))) do
+            scores[#scores + 1] = score
+        end
+    end
+    return scores
 end
 
 local function seconds(value)
@@ -34,7 +52,7 @@ end
 -- Is it in a mailer's hands?
 local function is_live(id, execution)
     local until_ = redis.call('ZSCORE', CLAIMS, entry_of(id, execution))
-    return until_ and tonumber(until_) > clock()
+    return until_ and tonumber(until_) > now
 end
 
 local function end_execution(id, execution)
@@ -45,12 +63,15 @@ local function end_execution(id, execution)
     redis.call('ZREM', EXECUTIONS .. id, execution)
 end
 
+local function leave_registries(ids)
+    for _, registry in ipairs({FAILED, SCHEDULED, DEFERRED, CANCELED}) do
+        call_with('ZREM', registry, ids)
+    end
+end
+
 local function forget_job(id)
     redis.call('DEL', JOB .. id, RESULTS .. id, EXECUTIONS .. id)
-    redis.call('ZREM', FAILED, id)
-    redis.call('ZREM', SCHEDULED, id)
-    redis.call('ZREM', DEFERRED, id)
-    redis.call('ZREM', CANCELED, id)
+    leave_registries({id})
 end
 
 local function delivered_before(id)
@@ -73,7 +94,7 @@ local function write_receipt(id, outcome, perhaps, reason, detail, attempts)
     if before then
         redis.call('DEL', key)
     end
-    local receipt = {'v', '1', 'outcome', outcome, 'at', math.floor(clock()), 'attempts', attempts}
+    local receipt = {'v', '1', 'outcome', outcome, 'at', math.floor(now), 'attempts', attempts}
     local function note(name, value, nothing)
         if value ~= nothing then
             receipt[#receipt + 1], receipt[#receipt + 2] = name, value
@@ -101,7 +122,6 @@ local function bury(id, perhaps, reason, detail, attempts, exc_string, worker, e
         forget_job(id)
         return false
     end
-    local now = clock()
     redis.call('HSET', JOB .. id, 'status', 'failed', 'ended_at', iso, 'claim', '', 'deaths', '0', 'attempts', '0',
         'perhaps', perhaps)
     redis.call('HDEL', JOB .. id, 'first_tried', 'revived')
@@ -158,11 +178,14 @@ end
 
 -- The mail is done with. If it is the head of its thread, the next one that waits comes into the queue.
 local function next_of_thread(id, thread, iso)
-    if thread == '' or redis.call('LINDEX', THREAD .. thread, 0) ~= id then
+    if thread == '' then
+        return
+    end
+    local first, head = unpack(redis.call('LRANGE', THREAD .. thread, 0, 1))
+    if first ~= id then
         return
     end
     redis.call('LPOP', THREAD .. thread)
-    local head = redis.call('LINDEX', THREAD .. thread, 0)
     while head do
         if redis.call('HGET', JOB .. head, 'status') == 'deferred' then
             return enqueue(head, thread, iso)

@@ -26,7 +26,7 @@ if position > 18 then
     redis.call('EXPIRE', memory, lifetime)
     local id = string.sub(memory, #REQUEST + 1)
     if opening == 'add' then
-        redis.call('ZADD', open, 'NX', seconds(clock()), id)
+        redis.call('ZADD', open, 'NX', seconds(now), id)
     elseif opening == 'remove' then
         redis.call('ZREM', open, id)
     end
@@ -49,7 +49,7 @@ while ARGV[position] do
             'status', waits and 'deferred' or 'queued')
         if waits then
             -- A microsecond apart, so that their order is known although the thread should be lost.
-            redis.call('ZADD', DEFERRED, seconds(clock() + created / 1000000), id)
+            redis.call('ZADD', DEFERRED, seconds(now + created / 1000000), id)
         else
             redis.call('RPUSH', QUEUE, id)
         end

@@ -10,7 +10,6 @@
 -- Gives {number of jobs that were put back, where to go on}.
 local most, life, gap, cursor = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local watch = KEYS[OWN_KEYS + 1]
-local now = clock()
 local recovered = 0
 
 local function put_back_of_the_dead(entry)

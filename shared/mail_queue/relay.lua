@@ -21,7 +21,7 @@ local LATELY_SECONDS, NOTED_SECONDS = 300, 10
 
 -- A relay that has turned everybody away, or that nobody has met lately, is given few mails at first, then twice as
 -- many in each round; not for long, lest mails that take their time hold up all others.
-local function window_of(relay, now)
+local function window_of(relay)
     if not relay.changed then
         return 1
     end
@@ -38,9 +38,18 @@ local function read(key, names)
     return hash
 end
 
+-- Read again only after it was written: most mails have nothing to tell about it.
+local relay_as_read
+
 local function read_relay()
-    return read(RELAY, {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until', 'window', 'tokens', 'filled',
-        'refused', 'refusal', 'reason', 'detail', 'in_at'})
+    relay_as_read = relay_as_read or read(RELAY, {'state', 'changed', 'wait', 'probe_at', 'probe', 'probe_until',
+        'window', 'tokens', 'filled', 'refused', 'refusal', 'reason', 'detail', 'in_at'})
+    return relay_as_read
+end
+
+local function write_relay(command, ...)
+    relay_as_read = nil
+    redis.call(command, RELAY, ...)
 end
 
 local function read_away()
@@ -52,22 +61,22 @@ local function is_alone(relay, away)
     return away.at ~= nil and relay.state ~= 'open'
 end
 
-local function hold_relay(relay, now, reason, detail, hint, first, longest)
+local function hold_relay(relay, reason, detail, hint, first, longest)
     local wait = first
     local is_again = relay.state == 'open' or (relay.wait and now - tonumber(relay.changed) < 2 * tonumber(relay.wait))
     if is_again and relay.wait then
         wait = math.min(longest, 2 * tonumber(relay.wait))
     end
-    redis.call('HSET', RELAY, 'state', 'open', 'reason', reason, 'detail', detail, 'wait', wait,
+    write_relay('HSET', 'state', 'open', 'reason', reason, 'detail', detail, 'wait', wait,
         'probe_at', seconds(now + math.max(wait, hint)))
     if relay.state ~= 'open' then
-        redis.call('HSET', RELAY, 'changed', seconds(now))
+        write_relay('HSET', 'changed', seconds(now))
     end
-    redis.call('HDEL', RELAY, 'refused', 'refusal', 'in_at')
-    redis.call('EXPIRE', RELAY, DAY)
+    write_relay('HDEL', 'refused', 'refusal', 'in_at')
+    write_relay('EXPIRE', DAY)
 end
 
-local function release_relay(now)
-    redis.call('HDEL', RELAY, 'reason', 'detail', 'refused', 'refusal', 'probe', 'probe_until')
-    redis.call('HSET', RELAY, 'state', 'closed', 'changed', seconds(now), 'window', 2)
+local function release_relay()
+    write_relay('HDEL', 'reason', 'detail', 'refused', 'refusal', 'probe', 'probe_until')
+    write_relay('HSET', 'state', 'closed', 'changed', seconds(now), 'window', 2)
 end

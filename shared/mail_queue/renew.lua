@@ -3,7 +3,6 @@
 -- ARGV  8 seconds that a claim lives, from 9 on, for each job: id · execution
 -- Gives the executions whose claim was lost.
 local life = tonumber(ARGV[8])
-local now = clock()
 local lost = {}
 for position = 9, #ARGV, 2 do
     local id, execution = ARGV[position], ARGV[position + 1]

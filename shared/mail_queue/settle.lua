@@ -9,7 +9,6 @@
 -- Gives {mails whose claim was lost, mails dropped as canceled that would have been tried again}.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
-local now = clock()
 local lost, succeeded, failed, worked = 0, 0, 0, 0
 local held = {}
 
@@ -41,7 +40,7 @@ local function is_refused_in_a_row(relay, id, refusal)
     local refused, number = relay.refusal == refusal and relay.refused or '', 0
     if not string.find(refused, id .. ' ', 1, true) then
         refused = refused .. id .. ' '
-        redis.call('HSET', RELAY, 'refused', refused, 'refusal', refusal)
+        write_relay('HSET', 'refused', refused, 'refusal', refusal)
     end
     for _ in string.gmatch(refused, ' ') do
         number = number + 1
@@ -52,7 +51,7 @@ end
 -- Only now and then: it is to cost no command a mail. Mails that a worker sent before it was turned away tell nothing.
 local function note_let_in(relay)
     if relay.changed and not away.at and now - tonumber(relay.in_at or '0') > NOTED_SECONDS then
-        redis.call('HSET', RELAY, 'in_at', seconds(now))
+        write_relay('HSET', 'in_at', seconds(now))
     end
 end
 
@@ -72,14 +71,14 @@ local function let_in(relay, is_probe, claimed_at)
     end
     note_let_in(relay)
     if relay.state == 'open' then
-        return release_relay(now)
+        return release_relay()
     end
     if relay.refused then
-        redis.call('HDEL', RELAY, 'refused', 'refusal')
+        write_relay('HDEL', 'refused', 'refusal')
     end
     local window = tonumber(relay.window or '0')
     if window > 0 then
-        redis.call('HSET', RELAY, 'window', window < LARGE_WINDOW and window + 1 or 0)
+        write_relay('HSET', 'window', window < LARGE_WINDOW and window + 1 or 0)
     end
 end
 
@@ -89,7 +88,7 @@ local function turn_away(relay, reason, detail, hint)
     if others_get_in(relay) then
         wait = math.min(longest_probe, math.max(first_probe, 2 * wait))
     else
-        hold_relay(relay, now, reason, detail, hint, first_probe, longest_probe)
+        hold_relay(relay, reason, detail, hint, first_probe, longest_probe)
     end
     redis.call('HSET', AWAY, 'at', seconds(now), 'reason', reason, 'detail', detail, 'wait', wait,
         'retry_at', seconds(now + math.max(wait, hint)))
@@ -103,7 +102,7 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     local relay = read_relay()
     local is_probe = relay.probe == entry_of(id, execution)
     if is_probe then
-        redis.call('HDEL', RELAY, 'probe', 'probe_until')
+        write_relay('HDEL', 'probe', 'probe_until')
     end
     if met == 'in' or met == 'busy' then
         let_in(relay, is_probe, claimed_at)
@@ -123,16 +122,15 @@ local function meet(id, execution, met, reason, detail, hint, claimed_at)
     return true, is_try
 end
 
-local function settle(id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
-    local mine = holds(id, execution)
-    local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status')
+-- Ids of mails that are done with, which leave RQ's registries together.
+local forgotten = {}
+
+local function settle(id, execution, is_claimed, outcome, reason, detail, pause, perhaps, exc_string, met, started)
+    local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status', 'claim')
+    local mine = is_claimed and job[5] == execution
     local is_attempt = outcome ~= 'later' or (met ~= '' and met ~= 'busy')
     local attempts = tonumber(job[2] or '0') + (is_attempt and 1 or 0)
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
-    -- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that
-    -- mails leave the queue, which makes room.
-    end_execution(id, execution)
-    redis.call('SREM', worker_executions, entry_of(id, execution))
     -- The pause of a mail that is to wait by itself is its own, and no wish of the relay's.
     local hint = outcome == 'held' and tonumber(pause) or 0
     local is_away, is_try = meet(id, execution, met, reason, detail, hint, started)
@@ -145,12 +143,15 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
             forget_job(id)  -- it was among the dead letters, and was delivered after all
         end
     end
+    if not mine or outcome ~= 'delivered' then
+        redis.call('ZREM', EXECUTIONS .. id, execution)
+    end
     if not mine then
         lost = lost + 1
         return
     end
     worked = worked + (now - tonumber(started))
-    if delivered_before(id) then
+    if outcome == 'delivered' or delivered_before(id) then
         outcome = 'delivered'
     elseif job[4] == 'canceled' then
         -- A final verdict has been counted already, as what it is.
@@ -171,18 +172,33 @@ local function settle(id, execution, outcome, reason, detail, pause, perhaps, ex
         bury(id, perhaps, reason, detail, attempts, exc_string, worker, execution, started, iso)
     else
         succeeded = succeeded + 1
-        write_receipt(id, outcome, perhaps, reason, detail, attempts)
-        forget_job(id)
+        if outcome == 'dropped' then
+            write_receipt(id, outcome, perhaps, reason, detail, attempts)
+        end
+        redis.call('DEL', JOB .. id, RESULTS .. id, EXECUTIONS .. id)
+        forgotten[#forgotten + 1] = id
     end
     next_of_thread(id, job[3] or '', iso)
 end
 
-local position = 12
-while ARGV[position] do
-    settle(ARGV[position], ARGV[position + 1], ARGV[position + 2], ARGV[position + 3], ARGV[position + 4],
-        ARGV[position + 5], ARGV[position + 6], ARGV[position + 7], ARGV[position + 8], ARGV[position + 9])
-    position = position + 10
+local FIRST, COLUMNS = 12, 10
+local entries, executions = {}, {}
+for position = FIRST, #ARGV, COLUMNS do
+    local entry = entry_of(ARGV[position], ARGV[position + 1])
+    entries[#entries + 1], executions[#executions + 1] = entry, EXECUTION .. entry
 end
+local claimed = scores_of(CLAIMS, entries)
+-- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that mails
+-- leave the queue, which makes room.
+call_with('ZREM', STARTED, entries)
+call_with('ZREM', CLAIMS, entries)
+call_with('SREM', worker_executions, entries)
+call_with('DEL', executions[1], executions)
+for i = 1, #entries do
+    local position = FIRST + (i - 1) * COLUMNS
+    settle(ARGV[position], ARGV[position + 1], claimed[i], unpack(ARGV, position + 2, position + COLUMNS - 1))
+end
+leave_registries(forgotten)
 for i = #held, 1, -1 do
     put_back(held[i][1], held[i][2], iso, held[i][3])
 end

@@ -247,6 +247,28 @@ class TestSettle:
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
         assert status(redis, mail("requested")) is None
 
+    async def test_what_is_settled_at_once_is_settled_each_by_itself(self, redis: Redis, end: MailerEnd) -> None:
+        people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(6)]
+        put(redis, [mail(notice, person) for notice in ("requested", "approved") for person in people])
+        jobs = await claim(end)
+        lost = jobs[5]
+        redis.hset(f"rq:job:{lost.mail.id}", "claim", "another")
+        verdicts = [Delivered("250"), Later(60, "busy"), Held("connect"), Dropped("settled"), Dead("refused", "550")]
+        settled = [
+            Settlement(job.mail.id, job.execution, job.now, verdict)
+            for job, verdict in zip(jobs, [*verdicts, Delivered("250")], strict=True)
+        ]
+        assert await end.settle(settled) == (1, 0)
+        states = [status(redis, job.mail) for job in jobs]
+        assert states == [None, "scheduled", "queued", None, "failed", "started"]
+        outcomes = [receipt(redis, job.mail).get("outcome") for job in jobs]
+        assert outcomes == ["delivered", None, None, "dropped", "dead", "delivered"]
+        following = [status(redis, mail("approved", person)) for person in people]
+        assert following == ["queued", "deferred", "deferred", "queued", "queued", "deferred"]
+        left: Any = [*redis.scan_iter("rq:execution*"), *redis.scan_iter("rq:worker:*:executions")]
+        assert left == [], "nobody has any of them in hand"
+        assert [redis.zcard(key) for key in (keys.CLAIMS, "rq:wip:mail")] == [0, 0]
+
     async def test_a_late_delivery_takes_its_mail_out_of_the_dead_letters(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])
         late = await claim_one(end, mail("requested"))
