@@ -16,6 +16,8 @@ local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KE
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local pace, most_in_flight = tonumber(ARGV[13]), tonumber(ARGV[14])
 local jobs, requests, asked, buried = {}, {}, {}, {}
+-- What is noted of all jobs that are taken, in one command each.
+local started, claims, taken = {}, {}, {}
 local is_full = false
 local SUSPECT_DEATHS = 2
 local POLL_SECONDS = 0.1
@@ -38,9 +40,13 @@ local function is_head(id, thread)
     return not head
 end
 
-local function is_announced(request, thread)
-    local first = RECEIPT .. request .. '-requested-' .. string.sub(thread, #request + 2)
-    local receipt = redis.call('HMGET', first, 'outcome', 'perhaps')
+local function receipt_of(id)
+    return redis.call('HMGET', RECEIPT .. id, 'outcome', 'perhaps')
+end
+
+local function is_announced(request, thread, id, own)
+    local first = request .. '-requested-' .. string.sub(thread, #request + 2)
+    local receipt = first == id and own or receipt_of(first)
     return (receipt[1] == 'delivered' or receipt[2] == '1') and '1' or ''
 end
 
@@ -56,40 +62,47 @@ local function take(id, execution, job)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
         'worker_name', worker, 'claim', execution)
-    redis.call('ZADD', STARTED, FAR, entry)
-    redis.call('ZADD', CLAIMS, now + life, entry)
     redis.call('HSET', EXECUTION .. entry, 'id', execution, 'job_id', id, 'created_at', seconds(now),
         'last_heartbeat', seconds(now), 'worker_name', worker)
     redis.call('EXPIRE', EXECUTION .. entry, life * 2)
     redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
     redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
-    redis.call('SADD', worker_executions, entry)
-    local outcome = redis.call('HGET', RECEIPT .. id, 'outcome') or ''
-    if outcome == 'dead' then
+    taken[#taken + 1] = entry
+    started[#started + 1], started[#started + 2] = FAR, entry
+    claims[#claims + 1], claims[#claims + 2] = now + life, entry
+    local receipt = receipt_of(id)
+    if receipt[1] == 'dead' then
+        receipt[2] = '1'
         redis.call('HSET', RECEIPT .. id, 'perhaps', '1')  -- from now on the relay may have it
     end
     facts_of(request)
-    local announced = thread ~= '' and is_announced(request, thread) or ''
-    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, outcome, announced,
+    local announced = thread ~= '' and is_announced(request, thread, id, receipt) or ''
+    jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, receipt[1] or '', announced,
         suspect, request}
 end
 
-local function claim(id, execution)
+-- Gives whether the job stays at the queue's head.
+local function claim(id, execution, has_failed)
     local f = redis.call('HMGET', JOB .. id, 'status', 'claim', 'deaths', 'attempts', 'first_tried', 'revived',
         'perhaps', 'thread', 'request', 'data')
     local status, holder, thread = f[1], f[2] or '', f[8] or ''
     if status == 'canceled' then
-        return drop_canceled(id) and next_of_thread(id, thread, iso)
+        if drop_canceled(id) then
+            next_of_thread(id, thread, iso)
+        end
+        return false
     end
     if status ~= 'queued' then
-        return
+        return false
     end
     -- Stale writes of RQ's own clean-up or scheduler: somebody holds it, or it is a dead letter.
     if holder ~= '' and is_live(id, holder) then
-        return redis.call('HSET', JOB .. id, 'status', 'started')
+        redis.call('HSET', JOB .. id, 'status', 'started')
+        return false
     end
-    if redis.call('ZSCORE', FAILED, id) then
-        return redis.call('HSET', JOB .. id, 'status', 'failed')
+    if has_failed then
+        redis.call('HSET', JOB .. id, 'status', 'failed')
+        return false
     end
     -- A hash that has a lifetime comes back from the dead letters: an operator asks for it, all counts start again.
     local revived = (f[6] == '1' or redis.call('TTL', JOB .. id) >= 0) and '1' or ''
@@ -103,15 +116,16 @@ local function claim(id, execution)
     end
     if not is_head(id, thread) then
         redis.call('ZADD', DEFERRED, math.floor(now), id)
-        return redis.call('HSET', JOB .. id, 'status', 'deferred')
+        redis.call('HSET', JOB .. id, 'status', 'deferred')
+        return false
     end
     -- A claim that was neither settled nor released is a death, and the relay may have the mail.
     local deaths, perhaps = tonumber(f[3] or '0') + (holder ~= '' and 1 or 0), f[7] or '0'
     local suspect = deaths >= SUSPECT_DEATHS and deaths <= deaths_survived
     if suspect then
         is_full = true
-        if redis.call('SCARD', worker_executions) > 0 then
-            return redis.call('LPUSH', QUEUE, id)  -- until this worker has nothing else in hand, or another has
+        if #jobs > 0 or redis.call('SCARD', worker_executions) > 0 then
+            return true  -- until this worker has nothing else in hand, or another has
         end
     end
     if holder ~= '' then
@@ -123,10 +137,26 @@ local function claim(id, execution)
         if bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso) then
             buried[#buried + 1] = id
         end
-        return next_of_thread(id, thread, iso)
+        next_of_thread(id, thread, iso)
+        return false
     end
     take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived, perhaps,
         suspect and '1' or ''})
+    return false
+end
+
+-- Jobs that were popped from the queue. What is behind one that is handled alone goes back to where it was.
+local function claim_each(ids, position)
+    local failed = scores_of(FAILED, ids)
+    for i, id in ipairs(ids) do
+        local stays = claim(id, ARGV[position + i - 1], failed[i])
+        if is_full then
+            for behind = #ids, stays and i or i + 1, -1 do
+                redis.call('LPUSH', QUEUE, ids[behind])
+            end
+            return
+        end
+    end
 end
 
 -- How many mails the pace allows: it saves up a tenth of a second's, one at least.
@@ -171,6 +201,9 @@ local function allowance(relay, away)
 end
 
 local function note_taken(relay, is_probe)
+    call_with('ZADD', STARTED, started)
+    call_with('ZADD', CLAIMS, claims)
+    call_with('SADD', worker_executions, taken)
     redis.call('EXPIRE', worker_executions, life * 4)
     if redis.call('EXISTS', worker_key) == 1 then
         redis.call('HSET', worker_key, 'state', 'busy')
@@ -193,12 +226,12 @@ if redis.call('EXISTS', suspended) == 0 then
     most, pause, is_probe = allowance(relay, away)
     local position = 15
     while position <= #ARGV and #jobs < most and not is_full do
-        local id = redis.call('LPOP', QUEUE)
-        if not id then
+        local ids = redis.call('LPOP', QUEUE, math.min(most - #jobs, #ARGV - position + 1))
+        if not ids then
             break
         end
-        claim(id, ARGV[position])
-        position = position + 1
+        claim_each(ids, position)
+        position = position + #ids
     end
     if #jobs > 0 then
         note_taken(relay, is_probe)

@@ -24,6 +24,10 @@ from tests.queueing import claim, claim_one, end_claims, is_perhaps_sent, receip
 from tests.waiting import wait_for
 
 
+def queued(redis: Any) -> list[str]:
+    return [id_.decode() for id_ in redis.lrange("rq:queue:mail", 0, -1)]
+
+
 def recalled(redis: Redis) -> RequestMemory | None:
     """What a router reads of the one request."""
     remembered = RouterEnd(redis, GROUP, "test").recall(["r1"])["r1"]
@@ -300,6 +304,21 @@ class TestDeath:
         assert (claims.jobs, claims.poison) == ([], [mail("requested").id])
         assert receipt(redis, mail("requested"))["reason"] == "poison"
         await claim_one(end, mail("approved"))
+
+    async def test_a_suspect_and_what_is_behind_it_keep_their_places(self, redis: Redis, end: MailerEnd) -> None:
+        people = [ANN.model_copy(update={"address": f"p{n}@example.com"}) for n in range(5)]
+        mails = [mail("requested", person) for person in people]
+        put(redis, mails)
+        redis.hset(f"rq:job:{mails[1].id}", "deaths", "2")
+        (first,) = await claim(end)
+        assert first.mail == mails[0]
+        assert queued(redis) == [one.id for one in mails[1:]]
+        await settle(end, first, Delivered("250"))
+        suspect = await claim_one(end, mails[1])
+        assert suspect.is_suspect
+        assert queued(redis) == [one.id for one in mails[2:]]
+        await settle(end, suspect, Delivered("250"))
+        assert [job.mail for job in await claim(end)] == mails[2:]
 
     async def test_only_deaths_in_a_row_count(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])
