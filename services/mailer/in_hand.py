@@ -1,8 +1,8 @@
 """The jobs in a worker's hands: how sure their claims are, and whether their mails may still leave."""
 
 import asyncio
+import secrets
 import time
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Hands:
 
     def reach_out(self) -> list[str]:
         """Fresh executions for a claim of as many jobs as there is room for. Those of the claim before are over."""
-        self._hoped_for = [uuid.uuid4().hex for _ in range(self.room)]
+        self._hoped_for = [secrets.token_hex(16) for _ in range(self.room)]
         return self._hoped_for
 
     def close(self) -> None:

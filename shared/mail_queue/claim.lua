@@ -4,7 +4,7 @@
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 seconds that a claim lives
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
---       from 15 on: a fresh execution id for each job that may be taken
+--       15 as JSON: a fresh execution id for each job that may be taken
 -- Gives {now, jobs, requests, buried, mails dropped as canceled, pause, is a probe, reason for which the relay is held, when that changed, reason for
 -- which it turns this worker alone away, detail of either}.
 -- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
@@ -19,6 +19,7 @@ local jobs, requests, asked, buried = {}, {}, {}, {}
 -- What is noted of all jobs that are taken, in one command each.
 local started, claims, taken = {}, {}, {}
 local is_full = false
+local executions = cjson.decode(ARGV[15])
 local SUSPECT_DEATHS = 2
 local POLL_SECONDS = 0.1
 -- The relay may turn away this worker alone, so that others do better to probe.
@@ -146,10 +147,10 @@ local function claim(id, execution, has_failed)
 end
 
 -- Jobs that were popped from the queue. What is behind one that is handled alone goes back to where it was.
-local function claim_each(ids, position)
+local function claim_each(ids, used)
     local failed = scores_of(FAILED, ids)
     for i, id in ipairs(ids) do
-        local stays = claim(id, ARGV[position + i - 1], failed[i])
+        local stays = claim(id, executions[used + i], failed[i])
         if is_full then
             for behind = #ids, stays and i or i + 1, -1 do
                 redis.call('LPUSH', QUEUE, ids[behind])
@@ -178,7 +179,7 @@ local function allowance(relay, away)
         end
         return 1, POLL_SECONDS, true
     end
-    local most, wait = #ARGV - 14, POLL_SECONDS
+    local most, wait = #executions, POLL_SECONDS
     if is_alone(relay, away) then
         if now < tonumber(away.retry_at) then
             return 0, tonumber(away.retry_at) - now, false
@@ -224,14 +225,14 @@ local pause, is_probe = 0, false
 if redis.call('EXISTS', suspended) == 0 then
     local most
     most, pause, is_probe = allowance(relay, away)
-    local position = 15
-    while position <= #ARGV and #jobs < most and not is_full do
-        local ids = redis.call('LPOP', QUEUE, math.min(most - #jobs, #ARGV - position + 1))
+    local used = 0
+    while used < #executions and #jobs < most and not is_full do
+        local ids = redis.call('LPOP', QUEUE, math.min(most - #jobs, #executions - used))
         if not ids then
             break
         end
-        claim_each(ids, position)
-        position = position + #ids
+        claim_each(ids, used)
+        used = used + #ids
     end
     if #jobs > 0 then
         note_taken(relay, is_probe)

@@ -1,5 +1,6 @@
 """The mailers' end of the mail queue: claims jobs, prolongs the claims, settles them, and frees what is stuck."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,9 @@ class MailerEnd:
         worker: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
         relay: list[Argument] = [self._relay.mails_per_second or 0, self._relay.connections or 0]
         now, jobs, requests, buried, canceled, pause, is_probe, *state = await self._run(
-            "claim", [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED], [*worker, *relay, *executions]
+            "claim",
+            [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED],
+            [*worker, *relay, json.dumps(list(executions))],
         )
         facts = {key: _facts(text) for key, text in requests}
         held, changed, turns_us_away, detail = (text.decode() for text in state)
@@ -179,7 +182,7 @@ class MailerEnd:
         rows = [_settlement_row(settlement) for settlement in settlements]
         worker: list[Argument] = [self._worker, as_rq_time(time.time())]
         relay: list[Argument] = [self._relay.first_probe, self._relay.longest_probe]
-        arguments = [*worker, *relay, *flat(rows)]
+        arguments = [*worker, *relay, json.dumps(rows, ensure_ascii=False)]
         lost, canceled = await self._run("settle", [*self._worker_keys, self._relay_key], arguments)
         return int(lost), int(canceled)
 
@@ -276,7 +279,7 @@ def _claimed(
     return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
 
 
-def _settlement_row(settlement: Settlement) -> list[Argument]:
+def _settlement_row(settlement: Settlement) -> list[str]:
     verdict = settlement.verdict
     outcome, reason, detail, pause, perhaps, exc_string, met = "", "", "", 0.0, False, "", Met.NOT
     match verdict:
@@ -290,5 +293,5 @@ def _settlement_row(settlement: Settlement) -> list[Argument]:
             outcome = "dropped"
         case Dead(reason=reason, detail=detail, perhaps=perhaps, met=met):
             outcome, exc_string = "dead", as_exc_string(f"{reason}: {detail}" if detail else str(reason))
-    row: list[Argument] = [settlement.id, settlement.execution, outcome, str(reason), detail, pause]
-    return [*row, "1" if perhaps else "0", exc_string, met.value, settlement.claimed_at]
+    row = [settlement.id, settlement.execution, outcome, str(reason), detail, str(pause)]
+    return [*row, "1" if perhaps else "0", exc_string, met.value, str(settlement.claimed_at)]

@@ -2,10 +2,10 @@
 --
 -- KEYS  10 the worker · 11 the worker's executions · 12 the relay
 -- ARGV  8 name of the worker · 9 time as RQ writes it · 10 first and 11 longest pause in seconds between probes
---       then for each mail, in the order of taking: id · execution · outcome (delivered, later, held, dropped, dead)
---       · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it) · exc_string of a dead one
---       · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing now, 'us': it refused our
---       sender or login, 'away': it turned us away, '') · when it was claimed
+--       12 as JSON, a row of texts for each mail, in the order of taking: id · execution · outcome (delivered, later,
+--       held, dropped, dead) · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it)
+--       · exc_string of a dead one · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing
+--       now, 'us': it refused our sender or login, 'away': it turned us away, '') · when it was claimed
 -- Gives {mails whose claim was lost, mails dropped as canceled that would have been tried again}.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -125,7 +125,7 @@ end
 -- Ids of mails that are done with, which leave RQ's registries together.
 local forgotten = {}
 
-local function settle(id, execution, is_claimed, outcome, reason, detail, pause, perhaps, exc_string, met, started)
+local function settle(is_claimed, id, execution, outcome, reason, detail, pause, perhaps, exc_string, met, started)
     local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status', 'claim')
     local mine = is_claimed and job[5] == execution
     local is_attempt = outcome ~= 'later' or (met ~= '' and met ~= 'busy')
@@ -181,11 +181,12 @@ local function settle(id, execution, is_claimed, outcome, reason, detail, pause,
     next_of_thread(id, job[3] or '', iso)
 end
 
-local FIRST, COLUMNS = 12, 10
+-- One argument for all: Redis and its client take longer over each one than JSON over all of them.
+local mails = cjson.decode(ARGV[12])
 local entries, executions = {}, {}
-for position = FIRST, #ARGV, COLUMNS do
-    local entry = entry_of(ARGV[position], ARGV[position + 1])
-    entries[#entries + 1], executions[#executions + 1] = entry, EXECUTION .. entry
+for i, mail in ipairs(mails) do
+    entries[i] = entry_of(mail[1], mail[2])
+    executions[i] = EXECUTION .. entries[i]
 end
 local claimed = scores_of(CLAIMS, entries)
 -- First, because it needs no memory: a Redis that is full lets a script go on that has already written, so that mails
@@ -194,9 +195,8 @@ call_with('ZREM', STARTED, entries)
 call_with('ZREM', CLAIMS, entries)
 call_with('SREM', worker_executions, entries)
 call_with('DEL', executions[1], executions)
-for i = 1, #entries do
-    local position = FIRST + (i - 1) * COLUMNS
-    settle(ARGV[position], ARGV[position + 1], claimed[i], unpack(ARGV, position + 2, position + COLUMNS - 1))
+for i, mail in ipairs(mails) do
+    settle(claimed[i], unpack(mail))
 end
 leave_registries(forgotten)
 for i = #held, 1, -1 do

@@ -35,6 +35,10 @@ def recalled(redis: Redis) -> RequestMemory | None:
     return remembered.memory
 
 
+ODD = '550 „niemand“ \\ "x" \0 \U0001f600'
+"""A relay may answer anything."""
+
+
 class TestPut:
     async def test_a_mail_is_put_once(self, redis: Redis, end: MailerEnd) -> None:
         assert put(redis, [mail("requested")]).created == 1
@@ -257,7 +261,13 @@ class TestSettle:
         jobs = await claim(end)
         lost = jobs[5]
         redis.hset(f"rq:job:{lost.mail.id}", "claim", "another")
-        verdicts = [Delivered("250"), Later(60, "busy"), Held("connect"), Dropped("settled"), Dead("refused", "550")]
+        verdicts: list[Verdict] = [
+            Delivered("250"),
+            Later(60, "busy"),
+            Held("connect"),
+            Dropped("settled"),
+            Dead("refused", ODD),
+        ]
         settled = [
             Settlement(job.mail.id, job.execution, job.now, verdict)
             for job, verdict in zip(jobs, [*verdicts, Delivered("250")], strict=True)
@@ -267,6 +277,7 @@ class TestSettle:
         assert states == [None, "scheduled", "queued", None, "failed", "started"]
         outcomes = [receipt(redis, job.mail).get("outcome") for job in jobs]
         assert outcomes == ["delivered", None, None, "dropped", "dead", "delivered"]
+        assert receipt(redis, jobs[4].mail)["detail"] == ODD
         following = [status(redis, mail("approved", person)) for person in people]
         assert following == ["queued", "deferred", "deferred", "queued", "queued", "deferred"]
         left: Any = [*redis.scan_iter("rq:execution*"), *redis.scan_iter("rq:worker:*:executions")]
