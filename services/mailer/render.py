@@ -65,6 +65,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,  # the templates are part of the program
+            cache_size=-1,  # and few: a plain dict holds them all, without turns to take
         )
         self._templates.globals.clear()  # no template needs them, and each rendering would copy them
         self._stories: OrderedDict[tuple[str, str, int], _Story] = OrderedDict()
