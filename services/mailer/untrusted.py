@@ -26,7 +26,9 @@ def lines(text: str, limit: int, most: int) -> tuple[str, ...]:
     """Its lines, `limit` characters in all and `most` lines at the most, no two empty ones in a row."""
     if not text:
         return ()
-    clean = _UNFIT.sub("", _LINE_BREAK.sub("\n", text)).expandtabs(4)
+    clean = text
+    if not text.isprintable():  # see `line`
+        clean = _UNFIT.sub("", _LINE_BREAK.sub("\n", text)).expandtabs(4)
     stripped = [each.rstrip() for each in clean.strip().split("\n")]
     single = [each for position, each in enumerate(stripped) if each or stripped[position - 1]]
     kept = [each.rstrip() for each in _cut("\n".join(single), limit).split("\n")]

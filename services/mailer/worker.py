@@ -199,7 +199,7 @@ class MailWorker(RegisteredWorker):
             verdict = Dead("internal_error", repr(error))
         if held.is_kept_back and held.unwanted is not None:
             verdict = held.unwanted
-        self._is_done(Settlement(job.mail.id, job.execution, job.now, verdict), job)
+        self._is_done(Settlement(held.id, job.execution, job.now, verdict), job)
 
     async def _rest(self, seconds: float) -> bool:
         """Until something was settled, or the worker is to stop, which is told; or for so long."""

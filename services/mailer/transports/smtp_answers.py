@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from services.mailer.errors import DeliveryError, Held, Refusal, Refused, Trouble, Unavailable
 from services.mailer.retries import hint_in
@@ -120,8 +121,7 @@ _TABLE = (
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A reply (RFC 5321 §4.2), its lines joined by line feeds."""
 
     code: int

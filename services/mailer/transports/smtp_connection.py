@@ -145,7 +145,7 @@ class Connection:
                 await self._rest
             finally:
                 expiry.cancel()
-                with suppress(ValueError):  # whoever woke it has taken it out
+                if self in self._traffic.resting:  # whoever woke it has most likely taken it out
                     self._traffic.resting.remove(self)
             turn = self._next_turn()
         if turn is not None and loop.time() > since + LONG_REST:

@@ -9,7 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.mailer.errors import Trouble
 from services.mailer.transports.smtp_answers import BrokenOffError, Reply
@@ -24,8 +24,7 @@ GOODBYE_SECONDS = 1.0
 """No relay is worth more once we are done with it."""
 
 
-@dataclass(frozen=True)
-class _Expected:
+class _Expected(NamedTuple):
     """A reply that is to come."""
 
     future: asyncio.Future[Reply]
