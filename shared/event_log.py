@@ -6,7 +6,7 @@ The writer is asyncio, as the watcher is; the reader is synchronous, as the rout
 import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -148,6 +148,8 @@ class Delivery:
     entry: str
     """The entry's id: `milliseconds-sequence`."""
     data: bytes
+    was_left: bool = False
+    """Another reader had it for long, and may have died over it."""
 
     @property
     def position(self) -> Position:
@@ -199,7 +201,7 @@ class EventReader:
         _, entries, *_ = self._redis.xautoclaim(
             keys.EVENTS, GROUP, self._consumer, min_idle_time=idle_milliseconds, start_id="0", count=count
         )
-        return self._deliveries(entries)
+        return [replace(delivery, was_left=True) for delivery in self._deliveries(entries)]
 
     @staticmethod
     def _deliveries(entries: Iterable[Any]) -> list[Delivery]:

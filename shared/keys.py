@@ -4,6 +4,7 @@
 |---|---|---|---|---|---|
 | `access-mail:epoch` | string | random, written once: its loss tells of lost data | for ever | watcher | watcher |
 | `access-mail:events` | stream | one `AccessEvent` as JSON per entry | trimmed to what every group has read | watcher | router |
+| `access-mail:begun:{entry}` | set | routers that began with what a dead one had left, and never came back | a day | router | router |
 | `access-mail:rules` | hash | Access Monitoring Rules by name, their revision | as long as Teleport has them | router | router, watcher |
 | `access-mail:request:{id}` | hash | `RequestMemory`: revision, facts, told, notices | 30 days or more, refreshed | router | router, mailer, watcher |
 | `access-mail:open` | zset | ids of pending requests by time of routing | bounded by open requests | router | watcher |
@@ -32,11 +33,17 @@ THREAD_PREFIX = "access-mail:thread:"
 RECEIPT_PREFIX = "access-mail:receipt:"
 REQUEST_PREFIX = "access-mail:request:"
 RELAY_PREFIX = "access-mail:relay:"
+BEGUN_PREFIX = "access-mail:begun:"
 
 
 def relay(name: str) -> str:
     """What all mailers share about a relay."""
     return RELAY_PREFIX + name
+
+
+def begun(entry: str) -> str:
+    """Which routers have died over an event that another had left before."""
+    return BEGUN_PREFIX + entry
 
 
 def request(request_id: str) -> str:

@@ -19,9 +19,10 @@ from services.router.metrics import EventOutcome, RouterMetrics
 from services.router.rulebook import Rulebook
 from services.router.rules import Rules
 from services.router.settings import RouterConfiguration
+from services.router.suspects import Suspects
 from services.router.turns import RULES, Elsewhere, Postponed, Received, in_order, subject_of
 from shared.event_log import GROUP, Delivery, EventReader
-from shared.events import RequestEvent, parse_event, request_id_of
+from shared.events import Event, RequestEvent, parse_event, request_id_of
 from shared.mail_queue.depth import queue_depth
 from shared.mail_queue.router_end import Committed, Remembered, RouterEnd
 from shared.pulse import Pulse
@@ -44,6 +45,8 @@ UPKEEP_SECONDS = 1.0
 CONSUMER_UPKEEP_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 ROUTING_TRIES = 5
+DEATHS_SURVIVED = 3
+"""Of routers that had an event in hand alone, after the one that had it among others."""
 ROUTE = "route"
 
 
@@ -60,6 +63,7 @@ class Router:
         self._is_stopping = False
         self._postponed = Postponed()
         self._elsewhere = Elsewhere(self._reader)
+        self._suspects = Suspects(redis, consumer)
         self._pause_milliseconds = SHORTEST_PAUSE_MILLISECONDS
         self._foremost = ""
         """The entry that waited before all others when it was looked at last."""
@@ -107,6 +111,7 @@ class Router:
 
     def _follow(self) -> None:
         self._reader.open()
+        self._suspects.survived()
         self._postponed.take()
         last = "0"
         # All that a connection before this one has left, before anything new: it must not be overtaken.
@@ -173,13 +178,31 @@ class Router:
         """Decide and commit, in the stream's order; events whose turn has not come are postponed."""
         requests: list[tuple[Delivery, RequestEvent]] = []
         for delivery, event in self._in_turn(received):
-            if isinstance(event, RequestEvent):
+            if isinstance(event, RequestEvent) and not delivery.was_left:
                 requests.append((delivery, event))
-            else:  # what came before is routed by the rules of before
-                self._route_requests(requests)
-                requests = []
-                self._rules.take(delivery.entry, event)
+                continue
+            self._route_requests(requests)  # what came before is routed by the rules of before
+            requests = []
+            if delivery.was_left:
+                self._route_alone(delivery, event)
+            else:
+                self._route_one(delivery, event)
         self._route_requests(requests)
+
+    def _route_alone(self, delivery: Delivery, event: Event) -> None:
+        """What a dead router has left may be what has killed it: if this one dies as well, it is known of which."""
+        dead = self._suspects.begin(delivery.entry)
+        if len(dead) >= DEATHS_SURVIVED:
+            self._bury(delivery, f"routing it has killed {len(dead)} routers: {', '.join(dead)}")
+        else:
+            self._route_one(delivery, event)
+        self._suspects.survived()
+
+    def _route_one(self, delivery: Delivery, event: Event) -> None:
+        if isinstance(event, RequestEvent):
+            self._route_requests([(delivery, event)])
+        else:
+            self._rules.take(delivery.entry, event)
 
     def _route_requests(self, events: list[tuple[Delivery, RequestEvent]]) -> None:
         remaining = events

@@ -348,3 +348,32 @@ def test_what_was_handed_out_often_is_tried_as_often_as_anything_else(
     assert caplog.text.count("r1: routing failed, will be tried again") == service.ROUTING_TRIES - 1
     letters: Any = redis.xrange(keys.DEAD)
     assert letters[0][1][b"error"].startswith(f"routing failed {service.ROUTING_TRIES} times: ".encode())
+    assert list(redis.scan_iter(keys.begun("*"))) == [], "no router has died of it"
+
+
+def allow(redis: Redis, *commands: str) -> None:
+    redis.acl_setuser("router", enabled=True, passwords=["+secret"], keys=["*"], commands=commands)
+
+
+def test_a_router_that_loses_redis_over_what_another_left_has_not_died_of_it(redis: Redis, redis_url: str) -> None:
+    know_rules(redis)
+    dead = EventReader(redis, "a router that died")
+    dead.open()
+    append(redis, [changed("r1")])
+    [delivery] = dead.new(10, block_milliseconds=10)
+    redis.xclaim(keys.EVENTS, GROUP, "a router that died", 0, [delivery.entry], idle=60_000)
+    registry = CollectorRegistry()
+    allow(redis, "+@all", "-@scripting")  # nothing can be committed
+    try:
+        with (
+            Redis.from_url(redis_url, username="router", password="secret", socket_timeout=5) as client,
+            running(Router(client, CONFIGURATION, registry)),
+        ):
+            errors = "access_mail_router_redis_errors_total"
+            wait_for(lambda: (registry.get_sample_value(errors) or 0) >= 2, "Redis is lost and lost again")
+            assert list(redis.scan_iter(keys.begun("*"))) == []
+            allow(redis, "+@all")
+            wait_until_routed(redis)
+    finally:
+        redis.acl_deluser("router")
+    assert notices(redis) == ["requested"] * 2
