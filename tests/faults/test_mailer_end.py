@@ -47,20 +47,21 @@ async def test_it_ends_without_a_traceback(
     assert "Exception" not in mailer.log, mailer.log
 
 
-def test_a_redis_that_falls_silent_while_a_worker_takes_its_leave_leaves_no_error_in_its_threads(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", [away, Valkey.hanging])
+def test_redis_lost_while_a_worker_takes_its_leave_leaves_neither_an_error_nor_a_thread(
+    valkey: Valkey, trouble: Callable[[Valkey], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[object] = []
     monkeypatch.setattr(threading, "excepthook", errors.append)
-    with ExitStack() as silence:
+    with ExitStack() as lost:
         running = Running(valkey.url, Gate(), capacity=1)
         unsubscribe = running.worker.unsubscribe
 
-        def unsubscribe_in_silence() -> None:
-            silence.enter_context(valkey.hanging())
+        def unsubscribe_without_redis() -> None:
+            lost.enter_context(trouble(valkey))
             unsubscribe()
 
-        monkeypatch.setattr(running.worker, "unsubscribe", unsubscribe_in_silence)
+        monkeypatch.setattr(running.worker, "unsubscribe", unsubscribe_without_redis)
         running.thread.start()
         wait_for(lambda: running.worker.trouble is None and running.worker.pubsub_thread, "the worker is ready")
         listener: Any = running.worker.pubsub_thread

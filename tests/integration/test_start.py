@@ -134,6 +134,26 @@ def test_a_second_signal_puts_the_mails_back_that_the_first_waits_for_and_none_i
     assert len(mailbox.mails) == 1
 
 
+def test_after_a_death_the_first_signal_already_waits_for_no_relay(
+    file: Path, tmp_path: Path, teleport: AuthService, mailbox: Mailbox
+) -> None:
+    mailbox.rules.append(slow := Rule("rcpt", delay=60))
+    much = {"ACCESS_MAIL__MAILER__GRACE": "5m"}
+    with run(["console", "start", "-c", str(file)], tmp_path / "log", much) as start:
+        start.says(READY)
+        pids = children(start)
+        teleport.create_request("alice", roles=["dba"])
+        wait_for(lambda: slow.obeyed, "the relay is slow with a mail")
+        os.kill(pids["services.watcher"], signal.SIGKILL)
+        start.says("CRITICAL start: watcher has ended with signal SIGKILL.*; stopping the others")
+        start.says("INFO router: stopped")
+        assert not is_gone(pids["services.mailer"]), "it waits for the relay"
+        start.process.send_signal(signal.SIGTERM)
+        start.says("WARNING start: asked again to stop")
+        start.says("INFO mailer: 1 mails in flight go back into the queue")
+        assert start.process.wait(timeout=20) == 1
+
+
 def test_a_mailer_has_the_grace_that_is_configured(
     file: Path, tmp_path: Path, teleport: AuthService, mailbox: Mailbox
 ) -> None:

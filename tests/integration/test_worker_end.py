@@ -72,6 +72,39 @@ def test_a_burst_ends_only_when_nothing_was_in_hand_while_redis_was_asked(
     running.redis.close()
 
 
+def test_what_is_settled_while_a_worker_asks_for_its_claims_is_no_stray(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, settled, given_back = Gate(), list[str](), list[int]()
+    really_held, really_let_go, really_release = MailerEnd.held, Hands.let_go, MailerEnd.release
+
+    async def held(end: MailerEnd) -> list[tuple[str, str]]:
+        answer = await really_held(end)
+        if gate.in_hand and not settled:
+            gate.open()
+            await wait_until(lambda: settled, "the mail in hand is settled", 20)
+        return answer
+
+    def let_go(hands: Hands, executions: Collection[str]) -> None:
+        really_let_go(hands, executions)
+        settled.extend(executions)
+
+    async def release(end: MailerEnd, jobs: Sequence[tuple[str, str, bool]]) -> tuple[int, int]:
+        released, canceled = await really_release(end, jobs)
+        given_back.append(released)
+        return released, canceled
+
+    monkeypatch.setattr("services.mailer.upkeep.STRAYS_SECONDS", 0.1)
+    monkeypatch.setattr(MailerEnd, "held", held)
+    monkeypatch.setattr(MailerEnd, "release", release)
+    monkeypatch.setattr(Hands, "let_go", let_go)
+    put_many(redis, 1)
+    with working(redis_url, gate):
+        wait_for(lambda: given_back, "what it took for a stray is given back", 20)
+    assert given_back == [0]
+    assert "go back into the queue" not in caplog.text
+
+
 def test_a_worker_that_is_stuck_is_not_alive(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its timers turn on."""
 
