@@ -197,10 +197,14 @@ async def test_a_server_that_ends_each_watch_at_once_is_asked_ever_more_slowly(
 ) -> None:
     caplog.set_level(logging.DEBUG, "services.watcher")
 
+    def listings() -> int:
+        return caplog.text.count("listed 0 requests")
+
     async def end_each() -> None:
         while True:
+            seen = listings()
             auth.faults.end_streams()
-            await asyncio.sleep(0.1)  # long enough for a listing
+            await wait_until(lambda: listings() > seen, "it has seen everything again")
 
     def pauses() -> list[float]:
         return [float(seconds) for seconds in re.findall(r"the next try is in (\S+) s", caplog.text)]
@@ -210,7 +214,7 @@ async def test_a_server_that_ends_each_watch_at_once_is_asked_ever_more_slowly(
         # Did each connection that had seen everything begin anew with short pauses, none could be so long.
         await wait_until(lambda: max(pauses(), default=0) > 5 * FIRST_PAUSE_AT_MOST, "pauses grow", timeout=30)
         ending.cancel()
-    assert caplog.text.count("listed 0 requests") > 1, "it had seen everything more than once"
+    assert listings() > 1, "it had seen everything more than once"
 
 
 async def test_every_call_says_what_version_we_speak_and_pings_are_rare(
