@@ -90,13 +90,14 @@ def wording(request_id: str, notice: Notice, facts: RequestFacts, now: datetime)
     news = next((review for review in request.reviews if review.position == notice.review), None)
     others = [review for review in request.reviews if review is not news][-REVIEWS_SHOWN:]
     user = _name(request.user)
+    status = _status(notice.kind, facts)
     return Wording(
         headline=_headline(notice.kind, request, news),
         request_id=request.id,
         cluster=_name(cluster.name),
         user=user,
-        status=_status(notice.kind, facts),
-        facts=tuple(fact for fact in _facts(request, cluster, _deadline(facts, now)) if any(fact.lines)),
+        status=status,
+        facts=tuple(fact for fact in _facts(request, cluster, status, _deadline(facts, now)) if any(fact.lines)),
         reason=untrusted.lines(request.request_reason, REASON_LENGTH, REASON_LINES),
         resolve_reason=untrusted.lines(request.resolve_reason, REASON_LENGTH, REASON_LINES),
         news=None if news is None else _opinion(news, REASON_LENGTH, REASON_LINES),
@@ -130,7 +131,7 @@ def _status(kind: NoticeKind, facts: RequestFacts) -> Status:
     return PENDING if facts.request is None else STATUSES[facts.request.state]
 
 
-def _facts(request: AccessRequest, cluster: Cluster, deadline: str) -> list[Fact]:
+def _facts(request: AccessRequest, cluster: Cluster, status: Status, deadline: str) -> list[Fact]:
     resources = [_resource(resource, cluster) for resource in request.resources]
     return [
         Fact("Request ID", (request.id,)),
@@ -140,7 +141,7 @@ def _facts(request: AccessRequest, cluster: Cluster, deadline: str) -> list[Fact
         Fact("Logins", _logins(request)),
         Fact("Resources", _some(resources, request.resource_count, RESOURCES_SHOWN)),
         Fact("Requested", (_time(request.created),)),
-        Fact("Access until", (_access_end(request),)),
+        Fact("Access until", (_access_end(request, status),)),
         Fact("Review by", (deadline,)),
         Fact("Access list", (_name(request.access_list),)),
         Fact("Reviews", _progress(request)),
@@ -148,8 +149,10 @@ def _facts(request: AccessRequest, cluster: Cluster, deadline: str) -> list[Fact
     ]
 
 
-def _access_end(request: AccessRequest) -> str:
-    """The end of the access that is asked for, and how long that is."""
+def _access_end(request: AccessRequest, status: Status) -> str:
+    """The end of the access that is asked for, and how long that is; nothing where there will be no access."""
+    if status.tone in {"denied", "expired"}:
+        return ""
     if request.access_expires is None or request.created is None:
         return _time(request.access_expires)
     return f"{_time(request.access_expires)} ({_span(request.access_expires - request.created)})"

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,15 @@ def test_an_end_without_a_decision_says_so() -> None:
         assert "⌛ EXPIRED" in text
         assert "it expired or was deleted" in text
         assert "Review by" not in text
+
+
+@pytest.mark.parametrize(
+    ("notice", "known"),
+    [("denied", {"state": RequestState.DENIED}), ("expired", {"gone": True}), ("expired", {})],
+)
+def test_where_there_will_be_no_access_no_end_of_it_is_named(notice: str, known: dict[str, Any]) -> None:
+    assert all("Access until" not in text for text in texts(render(notice, facts(**known))))
+    assert all("Access until" in text for text in texts(render("approved", facts(state=RequestState.APPROVED))))
 
 
 def test_an_end_of_which_nothing_else_is_known_is_told_all_the_same() -> None:
