@@ -195,10 +195,13 @@ class MailWorker(RegisteredWorker):
         try:
             verdict = await self._delivery.deliver(job, held.may_leave)
         except Exception as error:  # a fault of ours in one mail must not stop the others
-            log.exception("mail %s is a dead letter: a fault of ours", job.mail.id)
+            log.exception("mail %s has met a fault of ours", job.mail.id)
             verdict = Dead("internal_error", repr(error))
         if held.is_kept_back and held.unwanted is not None:
             verdict = held.unwanted
+        if isinstance(verdict, Dead):
+            # Not the relay's words, which may hold the address: `access-mail dead list` has them.
+            log.warning("mail %s is a dead letter: %s", held.id, verdict.reason)
         self._is_done(Settlement(held.id, job.execution, job.now, verdict), job)
 
     async def _rest(self, seconds: float) -> bool:

@@ -18,7 +18,7 @@ from services.mailer.service import Mailer
 from services.mailer.settings import MailerConfiguration
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Verdict
+from shared.mail import Dead, Verdict
 from shared.mail_queue.layout import rq_queue
 from shared.settings import Settings
 from simulators.mailbox import Mailbox, Rule
@@ -145,6 +145,22 @@ def test_a_fault_of_ours_is_a_dead_letter_and_stops_nobody(redis: Redis, redis_u
         wait_for(
             lambda: redis.hget(keys.receipt(mail("requested", ANN).id), "reason") == b"internal_error", "it is dead"
         )
+
+
+def test_a_dead_letter_is_named_in_the_log_without_the_relays_words(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They often hold the address."""
+
+    class Refusing(Gate):
+        async def deliver(self, claimed: Claimed, _still_held: Callable[[], bool], /) -> Verdict:
+            return Dead("recipient_refused", f"550 5.1.1 <{claimed.mail.recipient.address}>: no such user")
+
+    put(redis, [mail("requested", ANN)])
+    with working(redis_url, Refusing()):
+        wait_for(lambda: redis.exists(keys.receipt(mail("requested", ANN).id)), "it is dead")
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [f"mail {mail('requested', ANN).id} is a dead letter: recipient_refused"]
 
 
 def test_a_busy_relay_burns_no_attempt(redis: Redis, redis_url: str) -> None:
