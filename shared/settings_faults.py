@@ -70,7 +70,8 @@ def _problem(details: ErrorDetails, location: Location, model: type[BaseModel]) 
             return details["msg"].replace("Input should", "must")
         case kind:
             expected = _EXPECTED.get(kind, details["msg"].removeprefix("Input should be "))
-            return f"{expected} expected, {_kind(details['input'])} found"
+            other = "other " if kind == "enum" and isinstance(details["input"], str) else ""
+            return f"{expected} expected, {other}{_kind(details['input'])} found"
 
 
 def _suggestion(location: Location, model: type[BaseModel]) -> str:

@@ -137,7 +137,7 @@ def test_every_fault_of_a_file_is_told_at_once(file: Path) -> None:
     teleport.adr: unknown key; did you mean teleport.addr?
     smtp.host: missing; give the host name of the relay
     smtp.port: a whole number expected, text found
-    smtp.starttls_policy: 'mandatory', 'opportunistic' or 'disabled' expected, text found
+    smtp.starttls_policy: 'mandatory', 'opportunistic' or 'disabled' expected, other text found
     delivery.sender: not an e-mail address; write it like access@example.com or "Access <access@example.com>"
     role_to_recipients.dev[0]: no bare e-mail address; write it like reviewer@example.com, without a display name
     role_to_recipients.dev[1]: text expected, a whole number found
