@@ -22,7 +22,10 @@ class RouterConfiguration:
         """Pick the router's part. Raises `SettingsError` for what is missing."""
         faults = []
         if not settings.role_map():
-            faults.append("role_to_recipients: missing; name who is told, at least '*' = [\"somebody@example.com\"]")
+            faults.append(
+                "role_to_recipients: missing; name who is told, at least '*' = [\"somebody@example.com\"]"
+                " (by the environment: ACCESS_MAIL__DELIVERY__RECIPIENTS)"
+            )
         if settings.delivery is None:
             faults.append("delivery.sender: missing; name the address that mails come from")
         if faults or settings.delivery is None:

@@ -1,5 +1,7 @@
 """What the router takes from the configuration."""
 
+import re
+
 import pytest
 
 from services.router.settings import RouterConfiguration
@@ -15,6 +17,16 @@ def settings(sender: str, domain: str | None = None) -> Settings:
 
 def test_message_ids_have_the_senders_domain_in_a_labels() -> None:
     assert RouterConfiguration.of(settings("access@bücher.example")).message_id_domain == "xn--bcher-kva.example"
+
+
+def test_who_tells_nobody_hears_how_to_name_somebody_in_a_file_and_without_one() -> None:
+    with pytest.raises(SettingsError) as raised:
+        RouterConfiguration.of(load_settings(None, {"ACCESS_MAIL__DELIVERY__SENDER": "access@example.com"}))
+    (fault,) = raised.value.faults
+    assert "'*' = [\"somebody@example.com\"]" in fault
+    environ = {"ACCESS_MAIL__DELIVERY__SENDER": "access@example.com"}
+    (named,) = re.findall("ACCESS_MAIL__[A-Z_]+", fault)
+    assert RouterConfiguration.of(load_settings(None, {**environ, named: "ann@example.com"})).role_map["*"]
 
 
 def test_a_domain_that_is_none_is_a_fault() -> None:
