@@ -64,7 +64,7 @@ def summary(outside: World, expected: Expected) -> str:
     """A table of what came."""
     arrived = notices(outside.mailbox.mails)
     lines = [f"\n  {'request':<10} {'recipient':<24} {'mails':<34} result"]
-    for request_id, address in expected.keys() | arrived.keys():
+    for request_id, address in {**expected, **arrived}:
         key = (request_id, address)
         came, wanted = arrived.get(key, []), expected.get(key, [])
         verdict = "ok" if came == wanted else f"expected {', '.join(wanted) or 'none'}"

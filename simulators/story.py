@@ -152,7 +152,7 @@ def main(teleport: str, credentials: Path, inbox: str, rounds: int, told: Path |
     for number in range(1, rounds + 1):
         click.echo(f"Round {number} of {rounds}")
         if not asyncio.run(tell(teleport, credentials, inbox)):
-            click.echo("other mails have come than must have come")
+            click.echo("these are not the mails that must have come")
             sys.exit(1)
         if told is not None:
             told.touch()

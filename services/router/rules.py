@@ -61,7 +61,7 @@ class Rules:
         is_news = self._end.commit_rules(entry, event)
         if is_news:
             self._metrics.rule_changes.inc()
-            log.info("the Access Monitoring Rules are others now (%s)", event.type)
+            log.info("the Access Monitoring Rules have changed (%s)", event.type)
         return is_news
 
     def take_first_listing(self, deliveries: Iterable[Delivery]) -> bool:

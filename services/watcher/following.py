@@ -153,7 +153,7 @@ class Following:
             self._metrics.last_snapshot.set_to_current_time()
             self._metrics.listed.set(listed)
         level = logging.INFO if found or not self._is_caught_up else logging.DEBUG
-        log.log(level, "listed %d requests in %.1f s: %d are news", listed, time.monotonic() - began, found)
+        log.log(level, "listed %d requests in %.1f s: %d are new", listed, time.monotonic() - began, found)
         self._is_caught_up = True
         self.trouble = None
 
