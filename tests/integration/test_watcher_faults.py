@@ -204,7 +204,7 @@ async def test_a_server_that_ends_each_watch_at_once_is_asked_ever_more_slowly(
         while True:
             seen = listings()
             auth.faults.end_streams()
-            await wait_until(lambda: listings() > seen, "it has seen everything again")
+            await wait_until(lambda seen=seen: listings() > seen, "it has seen everything again")
 
     def pauses() -> list[float]:
         return [float(seconds) for seconds in re.findall(r"the next try is in (\S+) s", caplog.text)]
