@@ -40,7 +40,9 @@ async def claim_one(end: MailerEnd, expected: Mail) -> Claimed:
 
 
 async def settle(end: MailerEnd, job: Claimed, verdict: Verdict) -> tuple[int, int]:
-    return await end.settle([Settlement(job.mail.id, job.execution, job.now, verdict)])
+    settled = await end.settle([Settlement(job.mail.id, job.execution, job.now, verdict)])
+    assert not settled.faults
+    return settled.lost, settled.canceled
 
 
 async def end_claims(redis: Any) -> None:

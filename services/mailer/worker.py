@@ -42,6 +42,7 @@ GIVE_BACK_SECONDS = 4.0
 LEAVE_SECONDS = 2.0
 """How long before it Redis is waited for no more: relay and Redis are to be left yet."""
 COLD_SHUTDOWN_STOPS = 2
+MOST_COMPLAINTS = 1_000
 CLAIM, SETTLE = "claim", "settle"
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class MailWorker(RegisteredWorker):
         self._woken = asyncio.Event()
         self._stops: list[float] = []
         """Monotonic times of the wishes to stop."""
+        self._complained: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._trouble = RedisTrouble(first="birth")
         self.pulse = Pulse(CLAIM)
@@ -161,6 +163,7 @@ class MailWorker(RegisteredWorker):
             asked_at, claims = answer
             self._metrics.claimed(len(claims.jobs))
             self._metrics.canceled(claims.canceled)
+            self._complain(claims.faults)
             self._relay.sees(claims)
             for job in claims.jobs:
                 self._take(crew, job, asked_at)
@@ -241,13 +244,20 @@ class MailWorker(RegisteredWorker):
             while not self._done.empty() and len(batch) < BATCH:
                 batch.append(self._done.get_nowait())
             # Until it succeeds, shutdown or not: a receipt counts even when the claim is lost by then.
-            lost, canceled = await self._persistence.until_done(SETTLE, partial(self._end.settle, batch))
-            self._metrics.claims_lost(lost)
-            self._metrics.canceled(canceled)
+            settled = await self._persistence.until_done(SETTLE, partial(self._end.settle, batch))
+            self._metrics.claims_lost(settled.lost)
+            self._metrics.canceled(settled.canceled)
+            self._complain(settled.faults)
             self._hands.let_go([settlement.execution for settlement in batch])
             for _ in batch:
                 self._done.task_done()
             self._woken.set()
+
+    def _complain(self, faults: list[str]) -> None:
+        for fault in faults:
+            if fault not in self._complained and len(self._complained) < MOST_COMPLAINTS:
+                self._complained.add(fault)
+                log.error("Redis cannot handle job %s; it is tried again and again, and holds up no other", fault)
 
     async def _finish(self) -> None:
         """Warm shutdown: mails in flight finish and are settled; what is not done in time goes back untouched."""

@@ -5,8 +5,8 @@
 --       11 deaths in a row that a job survives · 12 exc_string of one that has died too often
 --       13 mails a second and 14 mails in flight that all mailers together may give the relay, 0 for no limit
 --       15 as JSON: a fresh execution id for each job that may be taken
--- Gives {now, jobs, requests, buried, mails dropped as canceled, pause, is a probe, reason for which the relay is held, when that changed, reason for
--- which it turns this worker alone away, detail of either}.
+-- Gives {now, jobs, requests, buried, mails dropped as canceled, faults, pause, is a probe, reason for which the relay is
+-- held, when that changed, reason for which it turns this worker alone away, detail of either}.
 -- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
 -- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
 -- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
@@ -18,6 +18,7 @@ local pace, most_in_flight = tonumber(ARGV[13]), tonumber(ARGV[14])
 local jobs, requests, asked, buried = {}, {}, {}, {}
 -- What is noted of all jobs that are taken, in one command each.
 local started, claims, taken = {}, {}, {}
+local stuck = {}
 local is_full = false
 local executions = cjson.decode(ARGV[15])
 local SUSPECT_DEATHS = 2
@@ -68,9 +69,6 @@ local function take(id, execution, job)
     redis.call('EXPIRE', EXECUTION .. entry, life * 2)
     redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
     redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
-    taken[#taken + 1] = entry
-    started[#started + 1], started[#started + 2] = FAR, entry
-    claims[#claims + 1], claims[#claims + 2] = now + life, entry
     local receipt = receipt_of(id)
     if receipt[1] == 'dead' then
         receipt[2] = '1'
@@ -80,6 +78,9 @@ local function take(id, execution, job)
     local announced = thread ~= '' and is_announced(request, thread, id, receipt) or ''
     jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, receipt[1] or '', announced,
         suspect, request}
+    taken[#taken + 1] = entry
+    started[#started + 1], started[#started + 2] = FAR, entry
+    claims[#claims + 1], claims[#claims + 2] = now + life, entry
 end
 
 -- Gives whether the job stays at the queue's head.
@@ -147,12 +148,17 @@ local function claim(id, execution, has_failed)
 end
 
 -- Jobs that were popped from the queue. What is behind one that is handled alone goes back to where it was.
-local function claim_each(ids, used)
-    local failed = scores_of(FAILED, ids)
+local function claim_each(ids, failed, used)
     for i, id in ipairs(ids) do
-        local stays = claim(id, executions[used + i], failed[i])
+        local is_done, stays = attempt(id, claim, id, executions[used + i], failed[i])
+        if not is_done then
+            stuck[#stuck + 1] = id
+            if redis.pcall('HGET', JOB .. id, 'claim') == executions[used + i] then
+                redis.call('HSET', JOB .. id, 'status', 'queued', 'claim', '')  -- nobody has it in hand
+            end
+        end
         if is_full then
-            for behind = #ids, stays and i or i + 1, -1 do
+            for behind = #ids, is_done and stays and i or i + 1, -1 do
                 redis.call('LPUSH', QUEUE, ids[behind])
             end
             return
@@ -227,13 +233,16 @@ if redis.call('EXISTS', suspended) == 0 then
     most, pause, is_probe = allowance(relay, away)
     local used = 0
     while used < #executions and #jobs < most and not is_full do
-        local ids = redis.call('LPOP', QUEUE, math.min(most - #jobs, #executions - used))
-        if not ids then
+        local ids = redis.call('LRANGE', QUEUE, 0, math.min(most - #jobs, #executions - used) - 1)
+        if #ids == 0 then
             break
         end
-        claim_each(ids, used)
+        local failed = scores_of(FAILED, ids)
+        redis.call('LPOP', QUEUE, #ids)
+        claim_each(ids, failed, used)
         used = used + #ids
     end
+    call_with('RPUSH', QUEUE, stuck)  -- behind all others, for the next try
     if #jobs > 0 then
         note_taken(relay, is_probe)
     end
@@ -241,6 +250,6 @@ if redis.call('EXISTS', suspended) == 0 then
         pause = 0
     end
 end
-return {seconds(now), jobs, requests, buried, canceled, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
+return {seconds(now), jobs, requests, buried, canceled, faults, tostring(pause), is_probe and #jobs > 0 and 1 or 0,
     relay.state == 'open' and relay.reason or '', relay.changed or '',
     is_alone(relay, away) and away.wait ~= '0' and away.reason or '', relay.detail or away.detail or ''}

@@ -36,6 +36,17 @@ local function scores_of(key, values)
     return scores
 end
 
+-- Jobs that no script can handle, with Redis's reason; one that has somebody else's type under one of its keys, say. They
+-- are to be no other job's matter: a script that is broken off leaves the rest of its batch half done.
+local faults = {}
+local function attempt(id, action, ...)
+    local is_done, answer = pcall(action, ...)
+    if not is_done then
+        faults[#faults + 1] = id .. ': ' .. (type(answer) == 'table' and answer.err or tostring(answer))
+    end
+    return is_done, answer
+end
+
 local function seconds(value)
     return string.format('%.6f', value)
 end

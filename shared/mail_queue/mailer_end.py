@@ -61,6 +61,8 @@ class Claims:
     """Ids of jobs whose workers have died too often in a row: dead letters now."""
     canceled: int
     """Mails that were dropped, for an operator had canceled them."""
+    faults: list[str]
+    """Jobs that Redis could not handle, each with its reason: they wait behind all others."""
     pause: float
     """Seconds until it is worth while to ask again although there are jobs; 0: there are none."""
     is_probe: bool
@@ -77,6 +79,18 @@ class Settlement:
     execution: str
     claimed_at: float
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was met while a batch was settled."""
+
+    lost: int
+    """Jobs whose claim was lost."""
+    canceled: int
+    """Mails dropped as canceled that would have been tried again."""
+    faults: list[str]
+    """Jobs that Redis could not handle, each with its reason: they come back as if this worker had died over them."""
 
 
 class MailerEnd:
@@ -111,7 +125,7 @@ class MailerEnd:
         """Take at most one job for each of these fresh execution ids."""
         worker: list[Argument] = [self._worker, as_rq_time(time.time()), int(CLAIM_SECONDS), DEATHS_SURVIVED, POISON]
         relay: list[Argument] = [self._relay.mails_per_second or 0, self._relay.connections or 0]
-        now, jobs, requests, buried, canceled, pause, is_probe, *state = await self._run(
+        now, jobs, requests, buried, canceled, faults, pause, is_probe, *state = await self._run(
             "claim",
             [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED],
             [*worker, *relay, json.dumps(list(executions))],
@@ -120,8 +134,9 @@ class MailerEnd:
         held, changed, turns_us_away, detail = (text.decode() for text in state)
         return Claims(
             jobs=[_claimed(row, float(now), facts) for row in jobs],
-            poison=[id_.decode() for id_ in buried],
+            poison=_texts(buried),
             canceled=int(canceled),
+            faults=_texts(faults),
             pause=float(pause),
             is_probe=bool(is_probe),
             relay=RelayState(held or None, turns_us_away or None, detail, float(changed or 0)),
@@ -174,17 +189,14 @@ class MailerEnd:
         entries = cast("set[bytes]", await self._redis.smembers(self._worker_keys[1]))
         return [(id_, execution) for id_, _, execution in (entry.decode().rpartition(":") for entry in sorted(entries))]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
-        """Write what became of these jobs.
-
-        Gives (jobs whose claim was lost, mails dropped as canceled that would have been tried again).
-        """
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """Write what became of these jobs."""
         rows = [_settlement_row(settlement) for settlement in settlements]
         worker: list[Argument] = [self._worker, as_rq_time(time.time())]
         relay: list[Argument] = [self._relay.first_probe, self._relay.longest_probe]
         arguments = [*worker, *relay, json.dumps(rows, ensure_ascii=False)]
-        lost, canceled = await self._run("settle", [*self._worker_keys, self._relay_key], arguments)
-        return int(lost), int(canceled)
+        lost, canceled, faults = await self._run("settle", [*self._worker_keys, self._relay_key], arguments)
+        return Settled(int(lost), int(canceled), _texts(faults))
 
     async def release(self, held: Sequence[tuple[str, str, bool]]) -> tuple[int, int]:
         """Put these jobs (job id, execution, may the relay have it?) back to the head of the queue.
@@ -230,6 +242,10 @@ class MailerEnd:
         cursor, found = await self._redis.zscan(registry, self._sweep_cursors[registry], count=BATCH)
         self._sweep_cursors[registry] = cursor
         return [cast("bytes", id_) for id_, _ in sorted(found, key=lambda entry: entry[1])]
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    return [value.decode(errors="replace") for value in values]
 
 
 def _receipt(outcome: bytes | None) -> Receipt | None:

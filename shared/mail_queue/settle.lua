@@ -6,7 +6,7 @@
 --       held, dropped, dead) · reason · detail · pause in seconds · perhaps ('1': the relay may have taken it)
 --       · exc_string of a dead one · how the relay has met it ('in': it let us in, 'busy': the same, but it takes nothing
 --       now, 'us': it refused our sender or login, 'away': it turned us away, '') · when it was claimed
--- Gives {mails whose claim was lost, mails dropped as canceled that would have been tried again}.
+-- Gives {mails whose claim was lost, mails dropped as canceled that would have been tried again, faults}.
 local worker_key, worker_executions = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2]
 local worker, iso, first_probe, longest_probe = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local lost, succeeded, failed, worked = 0, 0, 0, 0
@@ -160,7 +160,7 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     end
     if outcome == 'held' then
         -- The next ones that try are other mails: this one may be the only one that the relay turns away.
-        held[#held + 1] = {id, perhaps, is_try and PROBES_IN_TURN or 0}
+        held[#held + 1] = {id, execution, perhaps, is_try and PROBES_IN_TURN or 0}
         return
     end
     if outcome == 'later' then
@@ -181,6 +181,15 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     next_of_thread(id, job[3] or '', iso)
 end
 
+-- Where it cannot be done it is as if this worker had died over the job: that comes back, and after some deaths it is a
+-- dead letter.
+local function attempt_or_die(id, entry, action, ...)
+    if not attempt(id, action, ...) then
+        redis.call('ZADD', CLAIMS, now, entry)
+        redis.call('ZADD', STARTED, FAR, entry)
+    end
+end
+
 -- One argument for all: Redis and its client take longer over each one than JSON over all of them.
 local mails = cjson.decode(ARGV[12])
 local entries, executions = {}, {}
@@ -196,15 +205,16 @@ call_with('ZREM', CLAIMS, entries)
 call_with('SREM', worker_executions, entries)
 call_with('DEL', executions[1], executions)
 for i, mail in ipairs(mails) do
-    settle(claimed[i], unpack(mail))
+    attempt_or_die(mail[1], entries[i], settle, claimed[i], unpack(mail))
 end
 leave_registries(forgotten)
 for i = #held, 1, -1 do
-    put_back(held[i][1], held[i][2], iso, held[i][3])
+    local id, execution, perhaps, behind = unpack(held[i])
+    attempt_or_die(id, entry_of(id, execution), put_back, id, perhaps, iso, behind)
 end
 if redis.call('EXISTS', worker_key) == 1 then
     redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded)
     redis.call('HINCRBY', worker_key, 'failed_job_count', failed)
     redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', string.format('%.6f', worked))
 end
-return {lost, canceled}
+return {lost, canceled, faults}

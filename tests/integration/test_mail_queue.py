@@ -16,11 +16,11 @@ from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Notice, NoticeKind, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
-from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settlement
+from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settled, Settlement
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
 from shared.memory import RequestMemory
 from tests.mails import ANN, BOB, mail, memory, put
-from tests.queueing import claim, claim_one, end_claims, is_perhaps_sent, receipt, settle, status
+from tests.queueing import claim, claim_one, end_claims, is_perhaps_sent, reached, receipt, settle, status
 from tests.waiting import wait_for
 
 
@@ -272,7 +272,7 @@ class TestSettle:
             Settlement(job.mail.id, job.execution, job.now, verdict)
             for job, verdict in zip(jobs, [*verdicts, Delivered("250")], strict=True)
         ]
-        assert await end.settle(settled) == (1, 0)
+        assert await end.settle(settled) == Settled(lost=1, canceled=0, faults=[])
         states = [status(redis, job.mail) for job in jobs]
         assert states == [None, "scheduled", "queued", None, "failed", "started"]
         outcomes = [receipt(redis, job.mail).get("outcome") for job in jobs]
@@ -293,6 +293,48 @@ class TestSettle:
         await settle(end, late, Delivered("250"))
         assert redis.zcard("rq:failed:mail") == 0
         assert receipt(redis, mail("requested"))["outcome"] == "delivered"
+
+
+class TestFaults:
+    """Somebody has written a value of another type under a key of one mail."""
+
+    async def test_a_job_that_cannot_be_claimed_waits_behind_all_others(self, redis: Redis, end: MailerEnd) -> None:
+        mails = [mail("requested", ANN.model_copy(update={"address": f"p{n}@example.com"})) for n in range(3)]
+        put(redis, mails)
+        redis.set(keys.receipt(mails[1].id), "a text", ex=60)
+        claims = await end.claim(["e1", "e2", "e3", "e4"])
+        assert [job.execution for job in claims.jobs] == ["e1", "e3"]
+        assert [fault.partition(": ")[0] for fault in claims.faults] == [mails[1].id]
+        assert "WRONGTYPE" in claims.faults[0]
+        assert queued(redis) == [mails[1].id]
+        redis.delete(keys.receipt(mails[1].id))
+        assert not (await claim_one(end, mails[1])).perhaps
+
+    async def test_a_job_that_cannot_be_settled_comes_back_and_the_others_are_settled(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        mails = [mail("requested", ANN.model_copy(update={"address": f"p{n}@example.com"})) for n in range(3)]
+        put(redis, mails)
+        jobs = await claim(end)
+        redis.set(keys.receipt(mails[1].id), "a text", ex=60)
+        settled = await end.settle([Settlement(job.mail.id, job.execution, job.now, Delivered("250")) for job in jobs])
+        assert [fault.partition(": ")[0] for fault in settled.faults] == [mails[1].id]
+        assert [status(redis, one) for one in mails] == [None, "started", None]
+        redis.delete(keys.receipt(mails[1].id))
+        reached(redis, since=0)
+        assert await end.recover() == 1
+        assert (await claim_one(end, mails[1])).perhaps
+
+    async def test_a_held_job_that_cannot_be_put_back_comes_back_later(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        redis.set(keys.receipt(job.mail.id), "a text", ex=60)
+        settled = await end.settle([Settlement(job.mail.id, job.execution, job.now, Held("connect"))])
+        assert len(settled.faults) == 1
+        redis.delete(keys.receipt(job.mail.id))
+        reached(redis, since=0)
+        assert await end.recover() == 1
+        assert queued(redis) == [job.mail.id]
 
 
 class TestDeath:

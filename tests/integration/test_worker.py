@@ -196,6 +196,23 @@ def test_a_stock_worker_loses_nothing_and_says_what_to_run(
         wait_for(lambda: running.metrics.left_by_the_dead == 3, "they are counted")
 
 
+def test_a_mail_that_redis_cannot_handle_is_said_once_and_holds_up_no_other(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(redis, [mail("requested", ANN)])
+    key = keys.receipt(mail("requested", ANN).id)
+    redis.set(key, "somebody else's", ex=60)
+    gate = Gate()
+    gate.open()
+    with working(redis_url, gate):
+        wait_for(lambda: "cannot handle" in caplog.text, "it is said")
+        put_many(redis, 25)
+        wait_for(lambda: len(gate.in_hand) == 25, "all others are sent")
+        assert caplog.text.count("cannot handle") == 1
+        redis.delete(key)
+        wait_for(lambda: redis.hget(key, "outcome") == b"delivered", "it is delivered once the key is gone")
+
+
 def test_the_names_of_killed_mailers_are_forgotten(
     redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from tests.counting import CountingMetrics
 
 
 def seen(watch: RelayWatch, state: RelayState) -> None:
-    watch.sees(Claims([], [], canceled=0, pause=1, is_probe=False, relay=state))
+    watch.sees(Claims([], [], canceled=0, faults=[], pause=1, is_probe=False, relay=state))
 
 
 def test_a_relays_answer_is_logged_without_the_address_in_it(caplog: pytest.LogCaptureFixture) -> None:
