@@ -22,7 +22,7 @@ class Claimed:
     revived: bool
     """An operator brought it back from the dead letters: attempts and first try are those since then."""
     perhaps: bool
-    """The relay may have taken it in an earlier attempt whose answer was lost."""
+    """The relay may have taken it in an earlier attempt, and no operator has brought it back since."""
     receipt: Receipt | None
     """What the ledger knows of this very mail."""
     announced: bool

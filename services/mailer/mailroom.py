@@ -68,7 +68,7 @@ class Mailroom:
         unwanted = wanted(claimed)
         if unwanted is not None:
             return unwanted
-        if claimed.perhaps and not claimed.revived and self._on_ambiguous is OnAmbiguous.DEAD:
+        if claimed.perhaps and self._on_ambiguous is OnAmbiguous.DEAD:
             return Dead(AMBIGUOUS, "the mailer ended while it sent this mail, which the relay may have", perhaps=True)
         try:
             return Delivered(await self.relay.send(self._envelope(claimed), still_held))

@@ -7,11 +7,11 @@
 --       15 as JSON: a fresh execution id for each job that may be taken
 -- Gives {now, jobs, requests, buried, mails dropped as canceled, faults, pause, is a probe, reason for which the relay is
 -- held, when that changed, reason for which it turns this worker alone away, detail of either}.
--- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it), outcome of its own
--- receipt, announced ('1': its thread's first mail was taken, certainly or perhaps), suspect ('1': claimed alone, for
--- it may be what its workers died of), request}; a request is {id, facts}; buried are the ids of jobs that have died
--- too often; pause: seconds until it is worth while to ask again though the queue has jobs, 0 if it has none. Values
--- that do not exist are ''.
+-- A job is {id, execution, data, attempts, first tried, revived, perhaps ('1': the relay may have it, and no operator has
+-- brought it back since), outcome of its own receipt, announced ('1': its thread's first mail was taken, certainly or
+-- perhaps), suspect ('1': claimed alone, for it may be what its workers died of), request}; a request is {id, facts};
+-- buried are the ids of jobs that have died too often; pause: seconds until it is worth while to ask again though the
+-- queue has jobs, 0 if it has none. Values that do not exist are ''.
 local worker_key, worker_executions, suspended = KEYS[OWN_KEYS + 1], KEYS[OWN_KEYS + 2], KEYS[OWN_KEYS + 4]
 local worker, iso, life, deaths_survived, poison = ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local pace, most_in_flight = tonumber(ARGV[13]), tonumber(ARGV[14])
@@ -86,7 +86,7 @@ end
 -- Gives whether the job stays at the queue's head.
 local function claim(id, execution, has_failed)
     local f = redis.call('HMGET', JOB .. id, 'status', 'claim', 'deaths', 'attempts', 'first_tried', 'revived',
-        'perhaps', 'thread', 'request', 'data')
+        'perhaps', 'thread', 'request', 'data', 'consent')
     local status, holder, thread = f[1], f[2] or '', f[8] or ''
     if status == 'canceled' then
         if drop_canceled(id) then
@@ -111,8 +111,9 @@ local function claim(id, execution, has_failed)
     if revived == '1' then
         redis.call('PERSIST', JOB .. id)
         if f[6] ~= '1' then
-            f[3], f[4], f[5] = '0', '0', false
-            redis.call('HSET', JOB .. id, 'revived', '1', 'attempts', '0', 'deaths', '0')
+            -- Whoever brings it back wants it sent although the relay may have it, until it may have it once more.
+            f[3], f[4], f[5], f[11] = '0', '0', false, '1'
+            redis.call('HSET', JOB .. id, 'revived', '1', 'attempts', '0', 'deaths', '0', 'consent', '1')
             redis.call('HDEL', JOB .. id, 'first_tried')
         end
     end
@@ -132,8 +133,8 @@ local function claim(id, execution, has_failed)
     end
     if holder ~= '' then
         end_execution(id, holder)
-        perhaps = '1'
-        redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps)
+        perhaps, f[11] = '1', ''
+        redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps, 'consent', '')
     end
     if deaths > deaths_survived then
         if bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso) then
@@ -142,8 +143,9 @@ local function claim(id, execution, has_failed)
         next_of_thread(id, thread, iso)
         return false
     end
-    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived, perhaps,
-        suspect and '1' or ''})
+    local is_doubtful = perhaps == '1' and f[11] ~= '1'
+    take(id, execution, {f[10] or '', thread, f[9] or '', f[4] or '0', f[5] or '', revived,
+        is_doubtful and '1' or '', suspect and '1' or ''})
     return false
 end
 

@@ -213,6 +213,9 @@ end
 -- whether it went there.
 local function put_back(id, perhaps, iso, behind)
     local job = redis.call('HMGET', JOB .. id, 'status', 'thread', 'perhaps')
+    if perhaps == '1' then
+        redis.call('HSET', JOB .. id, 'consent', '')  -- see `claim.lua`
+    end
     perhaps = (job[3] == '1' or perhaps == '1') and '1' or '0'
     redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0', 'perhaps', perhaps)
     note_in_receipt(id, perhaps)

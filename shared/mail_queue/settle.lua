@@ -130,6 +130,7 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     local mine = is_claimed and job[5] == execution
     local is_attempt = outcome ~= 'later' or (met ~= '' and met ~= 'busy')
     local attempts = tonumber(job[2] or '0') + (is_attempt and 1 or 0)
+    local perhaps_now = perhaps
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
     -- The pause of a mail that is to wait by itself is its own, and no wish of the relay's.
     local hint = outcome == 'held' and tonumber(pause) or 0
@@ -160,7 +161,7 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     end
     if outcome == 'held' then
         -- The next ones that try are other mails: this one may be the only one that the relay turns away.
-        held[#held + 1] = {id, execution, perhaps, is_try and PROBES_IN_TURN or 0}
+        held[#held + 1] = {id, execution, perhaps_now, is_try and PROBES_IN_TURN or 0}
         return
     end
     if outcome == 'later' then

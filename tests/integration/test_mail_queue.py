@@ -468,6 +468,32 @@ class TestDeadLetters:
         await settle(end, await claim_one(end, mail("requested")), Held("connect"))
         assert receipt(redis, mail("requested"))["perhaps"] == "1"
 
+    async def test_who_replays_a_letter_agrees_to_what_was_perhaps_sent_before_and_to_no_more(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("ambiguous", perhaps=True))
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        job = await claim_one(end, mail("requested"))
+        assert not job.perhaps
+        await end.release([(job.mail.id, job.execution, False)])
+        job = await claim_one(end, mail("requested"))
+        assert not job.perhaps, "it has not left again"
+        await end.release([(job.mail.id, job.execution, True)])
+        assert (await claim_one(end, mail("requested"))).perhaps
+
+    async def test_who_replays_a_letter_agrees_to_nothing_that_dies_with_a_worker(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        await settle(end, await claim_one(end, mail("requested")), Dead("ambiguous", perhaps=True))
+        rq_queue(redis).failed_job_registry.requeue(mail("requested").id)
+        await claim_one(end, mail("requested"))
+        await end_claims(redis)
+        await end.recover()
+        job = await claim_one(end, mail("requested"))
+        assert (job.revived, job.perhaps) == (True, True)
+
     async def test_a_replayed_letter_waits_for_its_turn(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested"), mail("approved")])
         await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
