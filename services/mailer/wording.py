@@ -102,7 +102,7 @@ def wording(request_id: str, notice: Notice, facts: RequestFacts, now: datetime)
         resolve_reason=untrusted.lines(request.resolve_reason, REASON_LENGTH, REASON_LINES),
         news=None if news is None else _opinion(news, REASON_LENGTH, REASON_LINES),
         opinions=tuple(_opinion(review, REMARK_LENGTH, REMARK_LINES) for review in others),
-        link=_link(cluster, request.id),
+        link="" if status is EXPIRED else _link(cluster, request.id),  # Teleport has it no more
         commands=_commands(request.id) if facts.is_pending else (),
     )
 

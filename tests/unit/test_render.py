@@ -139,6 +139,14 @@ def test_an_end_without_a_decision_says_so() -> None:
         assert "Review by" not in text
 
 
+def test_what_teleport_has_no_more_is_not_linked_to() -> None:
+    letter = render("expired", facts(gone=True))
+    assert Html(letter.page.html).links == []
+    assert LINK not in letter.page.text
+    settled = render("denied", facts(state=RequestState.DENIED))
+    assert Html(settled.page.html).links == [LINK], "Teleport keeps it until it expires"
+
+
 @pytest.mark.parametrize(
     ("notice", "known"),
     [("denied", {"state": RequestState.DENIED}), ("expired", {"gone": True}), ("expired", {})],
