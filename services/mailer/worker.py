@@ -241,6 +241,7 @@ class MailWorker(RegisteredWorker):
         while True:
             self.pulse.rests(SETTLE)
             batch = [await self._done.get()]
+            await asyncio.sleep(0)  # one turn of the loop: what relays have answered by now is settled in the same go
             while not self._done.empty() and len(batch) < BATCH:
                 batch.append(self._done.get_nowait())
             # Until it succeeds, shutdown or not: a receipt counts even when the claim is lost by then.
