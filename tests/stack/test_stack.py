@@ -110,6 +110,17 @@ def test_a_dead_letter_is_seen_and_replayed_by_rq(stack: Stack) -> None:
     wait_for(lambda: ", 0 failed\n" in stack.rq("info"), "rq shows no dead letter any more", timeout=180)
 
 
+def test_another_configuration_file_needs_no_more_than_up(stack: Stack, tmp_path: Path) -> None:
+    another = tmp_path / "another.toml"
+    another.write_text((stack.checkout / "deploy/demo/teleport-email.toml").read_text() + "# another\n")
+    another.chmod(0o644)
+    services = ("watcher", "router", "mailer")
+    stack.compose(*UP, *services, ACCESS_MAIL_CONFIG=str(another))
+    for service in services:
+        assert stack.compose("exec", service, "tail", "-n", "1", "/etc/teleport-email.toml") == "# another\n"
+    stack.compose(*UP, *services)
+
+
 def test_down_and_up_again_keep_the_queue(stack: Stack) -> None:
     stack.rq("suspend")
     with stack.people() as people:
