@@ -1,5 +1,7 @@
 """What the mailer counts: a closed vocabulary, every label there from the start, no addresses and no ids."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.mailer.errors import Refusal, Trouble
@@ -41,27 +43,23 @@ _FROM_5_MS_TO_A_DAY = (
 _CLASSES = ("2xx", "3xx", "4xx", "5xx", "none")
 
 
-class Metrics:
-    """The counters of one mailer, in the registry that it is given."""
+class _OfMails:
+    """What becomes of mails."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._mails = Counter(
-            "access_mail_mailer_mails",
-            "Mails taken in hand, by what became of them",
-            ["outcome", "reason"],
-            registry=registry,
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._mails = counter(
+            "access_mail_mailer_mails", "Mails taken in hand, by what became of them", ["outcome", "reason"]
         )
-        self._claimed = Counter("access_mail_mailer_claimed_jobs", "Jobs taken from the queue", registry=registry)
-        self._answers = Counter(
-            "access_mail_mailer_relay_answers",
-            "Ends of mail transactions by the class of the relay's reply; none: it gave none",
-            ["class"],
-            registry=registry,
+        for outcome, reasons in _REASONS.items():
+            for reason in reasons:
+                self._mails.labels(outcome, reason)
+        self._delivered = self._mails.labels("delivered", "accepted")
+        self._last_success = gauge(
+            "access_mail_mailer_last_success_timestamp_seconds", "When the relay last took a mail"
         )
-        self._ambiguous = Counter(
-            "access_mail_mailer_ambiguous_answers",
-            "Mails that the relay may have taken, for its answer was lost",
-            registry=registry,
+        self._ambiguous = counter(
+            "access_mail_mailer_ambiguous_answers", "Mails that the relay may have taken, for its answer was lost"
         )
         self._to_accept = Histogram(
             "access_mail_request_to_accept_seconds",
@@ -69,51 +67,6 @@ class Metrics:
             buckets=_FROM_5_MS_TO_A_DAY,
             registry=registry,
         )
-        self.in_flight = Gauge("access_mail_mailer_mails_in_flight", "Mails at the relay now", registry=registry)
-        self._last_success = Gauge(
-            "access_mail_mailer_last_success_timestamp_seconds", "When the relay last took a mail", registry=registry
-        )
-        self._recovered = Counter(
-            "access_mail_mailer_recovered_jobs", "Jobs put back that other workers had left", registry=registry
-        )
-        self._claims_lost = Counter(
-            "access_mail_mailer_claims_lost", "Mails whose claim was lost while they were in hand", registry=registry
-        )
-        self._redis_failures = Counter(
-            "access_mail_mailer_redis_failures", "Times that Redis did not do its part", registry=registry
-        )
-        self._relay_held = Gauge(
-            "access_mail_mailer_relay_held",
-            "1 while all mails wait because the relay turns everybody away, by its reason",
-            ["reason"],
-            registry=registry,
-        )
-        self._turned_away = Gauge(
-            "access_mail_mailer_turned_away",
-            "1 while the relay turns this mailer away and lets others in, by its reason",
-            ["reason"],
-            registry=registry,
-        )
-        self._relay_changed = Gauge(
-            "access_mail_mailer_relay_changed_timestamp_seconds",
-            "When the relay last began to turn everybody away, or to let us in again",
-            registry=registry,
-        )
-        self._relay_probes = Counter(
-            "access_mail_mailer_relay_probes", "Mails that tried whether a held relay lets us in", registry=registry
-        )
-        for reason in _HELD:
-            self._relay_held.labels(reason)
-            self._turned_away.labels(reason)
-        for outcome, reasons in _REASONS.items():
-            for reason in reasons:
-                self._mails.labels(outcome, reason)
-        self._answers_by_class = {class_: self._answers.labels(class_) for class_ in _CLASSES}
-        self._delivered = self._mails.labels("delivered", "accepted")
-
-    def claimed(self, jobs: int) -> None:
-        """Count jobs taken from the queue."""
-        self._claimed.inc(jobs)
 
     def settled(self, verdict: Verdict, claimed: Claimed | None, accepted_at: float) -> None:
         """Count what became of a mail; `accepted_at`: seconds since the epoch. None: the job was no mail."""
@@ -130,33 +83,90 @@ class Metrics:
         if claimed.mail.notice.kind is NoticeKind.REQUESTED:
             self._to_accept.observe(max(0.0, accepted_at - request.created.timestamp()))
 
-    def relay_answered(self, code: int | None) -> None:
-        """Count a reply; None: there was none."""
-        self._answers_by_class["none" if code is None else f"{code // 100}xx"].inc()
-
-    def claims_lost(self, jobs: int) -> None:
-        """Count mails whose claim was lost while they were in hand."""
-        self._claims_lost.inc(jobs)
-
     def canceled(self, mails: int) -> None:
         """Count mails that were dropped because an operator has canceled them."""
         self._mails.labels("dropped", CANCELED).inc(mails)
+
+
+class _OfJobs:
+    """How this worker fares with its jobs in Redis."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        self._claimed = counter("access_mail_mailer_claimed_jobs", "Jobs taken from the queue")
+        self._recovered = counter("access_mail_mailer_recovered_jobs", "Jobs put back that other workers had left")
+        self._claims_lost = counter(
+            "access_mail_mailer_claims_lost", "Mails whose claim was lost while they were in hand"
+        )
+        self._redis_failures = counter("access_mail_mailer_redis_failures", "Times that Redis did not do its part")
+
+    def claimed(self, jobs: int) -> None:
+        """Count jobs taken from the queue."""
+        self._claimed.inc(jobs)
 
     def recovered(self, jobs: int) -> None:
         """Count jobs that dead or stock workers had left."""
         self._recovered.inc(jobs)
 
-    def relay_seen(self, state: RelayState) -> None:
-        """Note whether the relay is held, and since when it is not or is; and whether it turns this mailer away."""
-        for reason in _HELD:
-            self._relay_held.labels(reason).set(reason == state.held)
-            self._turned_away.labels(reason).set(reason == state.turns_us_away)
-        self._relay_changed.set(state.changed)
-
-    def relay_probed(self) -> None:
-        """Count a mail that tries whether a held relay lets us in again."""
-        self._relay_probes.inc()
+    def claims_lost(self, jobs: int) -> None:
+        """Count mails whose claim was lost while they were in hand."""
+        self._claims_lost.inc(jobs)
 
     def redis_failed(self) -> None:
         """Count a time that Redis did not do its part."""
         self._redis_failures.inc()
+
+
+class _OfRelay:
+    """What the relay says, and whether it lets us in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.in_flight = gauge("access_mail_mailer_mails_in_flight", "Mails at the relay now")
+        answers = counter(
+            "access_mail_mailer_relay_answers",
+            "Ends of mail transactions by the class of the relay's reply; none: it gave none",
+            ["class"],
+        )
+        self._answers = {class_: answers.labels(class_) for class_ in _CLASSES}
+        held = gauge(
+            "access_mail_mailer_relay_held",
+            "1 while all mails wait because the relay turns everybody away, by its reason",
+            ["reason"],
+        )
+        self._held = {reason: held.labels(reason) for reason in _HELD}
+        turned_away = gauge(
+            "access_mail_mailer_turned_away",
+            "1 while the relay turns this mailer away and lets others in, by its reason",
+            ["reason"],
+        )
+        self._turned_away = {reason: turned_away.labels(reason) for reason in _HELD}
+        self._changed = gauge(
+            "access_mail_mailer_relay_changed_timestamp_seconds",
+            "When the relay last began to turn everybody away, or to let us in again",
+        )
+        self._probes = counter("access_mail_mailer_relay_probes", "Mails that tried whether a held relay lets us in")
+
+    def relay_answered(self, code: int | None) -> None:
+        """Count a reply; None: there was none."""
+        self._answers["none" if code is None else f"{code // 100}xx"].inc()
+
+    def relay_seen(self, state: RelayState) -> None:
+        """Note whether the relay is held, and since when it is not or is; and whether it turns this mailer away."""
+        for reason in _HELD:
+            self._held[reason].set(reason == state.held)
+            self._turned_away[reason].set(reason == state.turns_us_away)
+        self._changed.set(state.changed)
+
+    def relay_probed(self) -> None:
+        """Count a mail that tries whether a held relay lets us in again."""
+        self._probes.inc()
+
+
+class Metrics(_OfMails, _OfJobs, _OfRelay):
+    """All that one mailer counts, in the registry that it is given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _OfMails.__init__(self, registry)
+        _OfJobs.__init__(self, registry)
+        _OfRelay.__init__(self, registry)
