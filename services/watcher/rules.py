@@ -6,7 +6,12 @@ import logging
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.passed_over import PassedOver
-from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.client import (
+    TeleportClient,
+    TeleportRefused,
+    TeleportUnavailable,
+    TeleportUnimplemented,
+)
 from services.watcher.teleport.undecodable import RULE_KIND, Undecodable
 from shared.events import AccessMonitoringRule, RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
 from shared.rules import KnownRules
@@ -20,6 +25,7 @@ NOT_WATCHED = f"Teleport does not let this role watch {RULE_KIND}"
 
 TRIED_AGAIN = "they are asked for again at the next snapshot"
 ALLOW_LIST = f"to use what Teleport has, allow list of {RULE_KIND} in the role: that counts from the next snapshot"
+TOO_OLD = "this version of Teleport has no rules that we could read, and no role changes that"
 ALLOW_READ = f"to use what Teleport has, allow read of {RULE_KIND} in the role: that counts from the next connection"
 
 
@@ -60,6 +66,8 @@ class Rules:
             return await self._unavailable(NOT_WATCHED, ALLOW_READ)
         try:
             found = await self._found(client)
+        except TeleportUnimplemented as error:
+            return await self._unavailable(str(error), TOO_OLD)
         except TeleportRefused as error:
             return await self._unavailable(str(error), ALLOW_LIST)
         except TeleportUnavailable as error:
