@@ -7,10 +7,11 @@ import os
 import socket
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.client import PubSubWorkerThread
+from redis.connection import ConnectionInterface
 from redis.exceptions import RedisError
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -64,14 +65,24 @@ class RegisteredWorker(BaseWorker):
         return bool(self.connection.hexists(self.key, "birth"))
 
     def unsubscribe(self) -> None:
-        """Listen to commands no more."""
+        """Listen to commands no more. RQ's own way closes the connection, which its thread may be closing just then."""
         self._is_leaving = True
-        super().unsubscribe()  # type: ignore[no-untyped-call]  # of RQ
+        pubsub, listener = self.pubsub, cast("PubSubWorkerThread | None", self.pubsub_thread)
+        if pubsub is None or listener is None:
+            return
+        try:
+            pubsub.unsubscribe()  # type: ignore[no-untyped-call]  # of redis-py; the answer wakes the thread
+        finally:
+            listener.stop()
+        listener.join(timeout=1)
+        connection = cast("ConnectionInterface | None", pubsub.connection)
+        if listener.is_alive() and connection is not None:
+            connection.disconnect()  # type: ignore[no-untyped-call]  # likewise; where no answer has come this does
 
     def _pubsub_exception_handler(self, exc: Exception, _: Any, thread: PubSubWorkerThread) -> None:
         """RQ's own complains every two seconds, and ends its thread for ever where a connection is slow to die."""
         if self._is_leaving:
-            # Of a silent Redis RQ takes the connection from under its thread; of one that is away it leaves it running.
+            # Its connection was taken from under it, or there is none: nobody waits for it any more.
             thread.stop()
             return
         if not isinstance(exc, RedisError):

@@ -194,8 +194,8 @@ async def expired(auth: AuthService, office: PostOffice) -> Course:
     """Nobody looks."""
     request_id = auth.create_request("frank", ["dba"], reason="Whenever you like.")
     course = Course(office, request_id, EVERYBODY_ELSE)
-    new = ("frank", "dba", "Whenever you like.", LINK + request_id)
-    await course.tells("requested", *new, "⏳ PENDING")
+    new = ("frank", "dba", "Whenever you like.")
+    await course.tells("requested", *new, LINK + request_id, "⏳ PENDING")
     auth.expire(request_id)
     await course.tells("expired", *new, "⌛ EXPIRED")
     return course
