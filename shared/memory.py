@@ -1,8 +1,8 @@
 """What the router remembers of each Access Request: what is known, who was told, and what was told."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+from pydantic import Field, TypeAdapter
 
 from shared.events import AccessRequest, Cluster, Message, RequestState
 from shared.mail import Notice, Recipient
@@ -11,7 +11,8 @@ from shared.mail import Notice, Recipient
 class RequestFacts(Message):
     """What is known of a request: the part of the memory that the mailer reads."""
 
-    v: Literal[1] = 1
+    v: Literal[1] = Field(default_factory=lambda _: 1)
+    """Made and not assumed, so that it stands in the JSON also where defaults are left out."""
     request: AccessRequest | None = None
     """None: only the request's end was ever seen."""
     cluster: Cluster | None = None
@@ -19,11 +20,6 @@ class RequestFacts(Message):
     """Teleport has it no more: deleted, or expired."""
     message_id_domain: str = ""
     """Domain of the thread's Message-IDs, kept so that a thread never changes it."""
-
-    @model_serializer(mode="wrap")
-    def _with_version(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Also where defaults are left out: a reader must know what it reads."""
-        return {"v": self.v, **serialize(self)}
 
     @property
     def is_settled(self) -> bool:
