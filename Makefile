@@ -58,7 +58,7 @@ stack: setup ## the image and `docker compose up` on a container engine, with st
 	$(BIN)/python -m pytest tests/stack
 
 .PHONY: long
-long: setup ## the promises under failure with very many mails: four minutes
+long: setup ## the promises under failure with very many mails: seven minutes
 	$(BIN)/python -m pytest tests/long/storms.py tests/long/outages.py
 
 .PHONY: quick
