@@ -1,6 +1,7 @@
 """Runs a simulated cluster until it is interrupted: `python -m simulators.teleport`."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ def main(host: str, port: int, proxy_port: int, directory: Path) -> None:
 
     `identity` is Access Mail's, `people` holds those of the cluster's people; both are renewed in time, as by tbot.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         asyncio.run(serve(host, port, proxy_port, directory))

@@ -50,6 +50,20 @@ async def test_a_slow_recipient_delays_nobody_while_connections_may_be_added(mai
     assert {mail.recipient for mail in mailbox.mails} == {f"{name}@example.com" for name in NAMES}
 
 
+async def test_no_connection_is_made_for_mails_that_nobody_waits_for_any_more(mailbox: Mailbox) -> None:
+    mailbox.rules = [slow := Rule("rcpt", delay=60)]
+    async with transport(mailbox, connections=2) as smtp:
+        sending = [asyncio.create_task(smtp.send(MAIL, held)) for _ in range(6)]
+        await wait_until(lambda: slow.obeyed == 2, "each connection has its mail")
+        for one in sending:
+            one.cancel()
+        await asyncio.wait(sending)
+        await smtp.close()
+        carriers = [task for task in asyncio.all_tasks() if "SmtpTransport" in repr(task.get_coro())]
+        assert not carriers, "all connections have ended"
+    assert mailbox.connections == 2
+
+
 async def test_connections_that_the_relay_has_cut_meanwhile_cost_no_mail(mailbox: Mailbox) -> None:
     slow = Rule("accepted", delay=0.1)
     mailbox.rules = [slow]

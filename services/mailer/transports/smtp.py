@@ -73,7 +73,7 @@ class SmtpTransport:
             self.resting.pop().wake()
         leaving = []
         for carrier, connection in self._carriers.items():
-            if connection is None and all(sending.is_over for sending in self.waiting):
+            if connection is None and not self._is_waited_for:
                 carrier.cancel()
             elif connection is not None and connection.is_abandoned:
                 connection.leave()
@@ -147,8 +147,13 @@ class SmtpTransport:
         error = carrier.exception()
         if isinstance(error, Exception):
             self._failed(error, connection)
-        if self.waiting:
+        if self._is_waited_for:
             self._call_somebody()
+
+    @property
+    def _is_waited_for(self) -> bool:
+        """Does anybody wait for a mail that no connection has begun with?"""
+        return any(not sending.is_over for sending in self.waiting)
 
     def _failed(self, error: Exception, connection: Connection | None) -> None:
         why = f"it turns others away ({error.reason})" if isinstance(error, Held) else "a fault of ours"
