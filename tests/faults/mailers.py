@@ -7,6 +7,7 @@ from pathlib import Path
 
 from redis import Redis
 from rq import Worker
+from rq.worker import BaseWorker
 
 from shared import keys
 from shared.mail import Mail, Recipient, Why
@@ -68,13 +69,21 @@ class Mailers:
 
     async def kill(self, mailer: Service) -> list[str]:
         """`kill -9`, and all claims that it leaves are over at once; gives the ids of the mails in its hands."""
-        (worker,) = (one for one in Worker.all(queue=rq_queue(self.redis)) if one.pid == mailer.pid)
+        worker = self._worker(mailer)
         await mailer.kill()
         left = worker.get_current_executions()
         if left:
             self.redis.zadd(keys.CLAIMS, {execution.composite_key: 0.0 for execution in left}, xx=True)
         reached(self.redis, since=0)
         return [execution.job_id for execution in left]
+
+    def in_hand(self, mailer: Service) -> list[str]:
+        """Ids of the mails in its hands."""
+        return [execution.job_id for execution in self._worker(mailer).get_current_executions()]
+
+    def _worker(self, mailer: Service) -> BaseWorker:
+        (worker,) = (one for one in Worker.all(queue=rq_queue(self.redis)) if one.pid == mailer.pid)
+        return worker
 
     # -- what has come of it
 

@@ -70,6 +70,14 @@ class Service:
         self._running.process.kill()
         await asyncio.to_thread(self._running.process.wait)
 
+    def freeze(self) -> None:
+        """Let it do nothing until it is thawed."""
+        self._running.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._running.process.send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """End it as systemd and Kubernetes do."""
         code = await asyncio.to_thread(self._running.ends, signal.SIGTERM)
