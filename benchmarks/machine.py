@@ -69,6 +69,7 @@ def valkey(folder: Path) -> Iterator[Redis]:
     socket = folder / "valkey.sock"
     options = {"port": "0", "unixsocket": str(socket), "dir": str(folder), "save": "", "logfile": str(folder / "log")}
     options |= {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
+    options |= {"hash-max-listpack-value": "4096"}
     command = [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
     with running([command], {}), Redis(unix_socket_path=str(socket)) as redis:
         wait(lambda: _answers(redis), "Valkey answers", 20)

@@ -141,6 +141,7 @@ def test_redis_keeps_what_it_is_given(everything: dict[str, Composed]) -> None:
     command = " ".join(everything["redis"]["command"])
     assert "--appendonly yes --appendfsync everysec" in command
     assert "--maxmemory-policy noeviction" in command
+    assert "--hash-max-listpack-value 4096" in command
     assert [one["target"] for one in everything["redis"]["volumes"]] == ["/data"]
 
 

@@ -14,7 +14,7 @@ from tests.waiting import wait_for
 
 
 class Valkey:
-    """On a Unix socket in this folder, as the embedded one: `appendonly yes`, `everysec`, `noeviction`."""
+    """On a Unix socket in this folder, with the options of the embedded one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,6 +34,7 @@ class Valkey:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",
+            "hash-max-listpack-value": "4096",
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen([get_binary_path(), *arguments], stdout=subprocess.DEVNULL)

@@ -49,6 +49,7 @@ def test_it_is_ours_alone_and_keeps_what_it_is_given(tmp_path: Path) -> None:
         with running(valkey), Redis.from_url(valkey.url) as redis:
             assert check_redis(redis).endswith(", noeviction")
             assert redis.config_get("append*")["appendfsync"] == "everysec"
+            assert redis.config_get("hash-max-listpack-value") == {"hash-max-listpack-value": "4096"}
             assert redis.config_get("port") == {"port": "0"}
             assert directory.stat().st_mode & 0o777 == 0o700
             assert valkey.socket.stat().st_mode & 0o777 == 0o600
