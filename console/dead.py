@@ -13,15 +13,19 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from console.embedded_valkey import SOCKET_NAME, data_directory
-from shared.dead_letters import EVENT, DeadEvents, DeadLetter
+from services.mailer.metrics import DEATHS
+from shared.dead_letters import EVENT, UNROUTABLE, DeadEvents, DeadLetter
 from shared.lifecycle import print_faults, process_settings
 from shared.mail import one_line
-from shared.mail_queue.operator_end import OperatorEnd
+from shared.mail_queue.operator_end import UNKNOWN, OperatorEnd
 from shared.redis import connect
 from shared.settings import RedisSettings, SettingsError
 
 LONGEST_IN_A_LINE = 100
 LONGEST = 2000
+
+REASONS = (*DEATHS, UNROUTABLE, UNKNOWN)
+"""What a letter of this version may have died of."""
 
 Deed = Literal["replayed", "forgotten"]
 """What can be done with a dead letter."""
@@ -67,7 +71,12 @@ class DeadLetters:
         self._events = DeadEvents(redis)
 
     def meant(self, wanted: Wanted) -> Iterator[DeadLetter]:
-        """Those that are wanted, the oldest first; mails before events."""
+        """Those that are wanted, the oldest first; mails before events.
+
+        Raises `click.BadParameter` for a reason that none can have.
+        """
+        if wanted.reason is not None:
+            self._insist_on_reason(wanted.reason)
         now, _ = self._redis.time()
         for source in (self._mails, self._events):
             yield from (letter for letter in source.letters() if wanted.meets(letter, now))
@@ -79,6 +88,15 @@ class DeadLetters:
         if deed == "replayed":
             return self._mails.replay(mails) + self._events.replay(events)
         return self._mails.forget(mails) + self._events.forget(events)
+
+    def _insist_on_reason(self, reason: str) -> None:
+        """Raise `click.BadParameter` for one that is not of this version, nor of a letter that another has left."""
+        if reason in REASONS:
+            return
+        found = {letter.reason for letter in self.meant(Wanted())}
+        if reason not in found:
+            known = ", ".join(sorted(found.union(REASONS)))
+            raise click.BadParameter(f"{reason!r} is none; the reasons are {known}", param_hint="--reason")
 
 
 def list_letters(installation: Installation, wanted: Wanted) -> int:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from console.dead import Deed, Installation, Wanted, deal_with_letters, list_letters, rehearse, show_letter
 from console.options import HELP, config_option, data_dir_option
+from shared.events import RequestId
+from shared.mail import parse_mail_id
 from shared.settings_values import parse_duration
+
+_REQUEST_ID = TypeAdapter[str](RequestId)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,10 +30,31 @@ class _Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
+class _Request(click.ParamType[str]):
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            request_id = _REQUEST_ID.validate_python(value)
+        except ValidationError:
+            self.fail(f"{value!r} is no id of an Access Request, which are letters, digits, - and _", param, ctx)
+        if _is_of_a_mail(request_id):
+            self.fail(f"{value!r} is the id of a mail, not of an Access Request; give it without --request", param, ctx)
+        return request_id
+
+
+def _is_of_a_mail(text: str) -> bool:
+    try:
+        parse_mail_id(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _filter_options(command: F) -> F:
-    command = click.option("--request", "request_id", metavar="ID", help="Only those about this Access Request.")(
-        command
-    )
+    command = click.option(
+        "--request", "request_id", metavar="ID", type=_Request(), help="Only those about this Access Request."
+    )(command)
     command = click.option(
         "--since", type=_Duration(), help="Only those that were given up within this time, such as 90m or 12h."
     )(command)

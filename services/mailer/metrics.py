@@ -22,12 +22,15 @@ CANCELED = "canceled"
 _WORKER = ("malformed", "internal_error", "poison")
 """Reasons of dead letters that are no mails, met a fault of ours, or whose workers died too often in a row."""
 
+DEATHS = (*Refusal, *TooLate, AMBIGUOUS, *_WORKER)
+"""Reasons of dead letters."""
+
 _REASONS: dict[str, tuple[str, ...]] = {
     "delivered": ("accepted",),
     "later": (*Trouble, Refusal.SENDER_REFUSED, CLAIM_LOST),
     "held": tuple(Trouble),
     "dropped": (*Unwanted, CANCELED),
-    "dead": (*Refusal, *TooLate, AMBIGUOUS, *_WORKER),
+    "dead": DEATHS,
 }
 
 _HELD = (*Trouble, Refusal.SENDER_REFUSED)

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from redis import Redis
 
 from console.dead_commands import dead
+from services.mailer.metrics import DEATHS
 from shared import keys
 from shared.claimed import Claimed
 from shared.event_log import GROUP, EventReader
@@ -214,6 +215,52 @@ def test_what_is_meant_must_be_said(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.exit_code == 2
     assert "say which" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["replay"], ["forget"], ["forget", "--dry-run"]])
+@pytest.mark.parametrize("reason", ["recipient_refusd", ""])
+async def test_a_reason_that_no_letter_can_have_is_wrong_use(
+    redis: Redis, end: MailerEnd, run: Run, arguments: list[str], reason: str
+) -> None:
+    await two_letters(redis, end)
+    done = run(*arguments, "--reason", reason)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"'{reason}' is none; the reasons are address_invalid, ambiguous, " in done.stderr
+    for known in ("recipient_refused", "expired_unsent", "unroutable", "poison"):
+        assert known in done.stderr
+    assert rq_queue(redis).failed_job_registry.get_job_count(cleanup=False) == 2
+
+
+async def test_a_reason_of_another_version_is_good_for_as_long_as_a_letter_has_it(
+    redis: Redis, end: MailerEnd, run: Run
+) -> None:
+    put(redis, [mail("requested", ANN)])
+    await bury(end, Dead("too_beautiful"))
+    assert run("list", "--reason", "too_beautiful", "--request", "another").exit_code == 0
+    assert "too_beautiful" in run("list", "--reason", "typo").stderr
+    assert run("forget", "--reason", "too_beautiful").stdout == "1 dead letter forgotten\n"
+    assert run("forget", "--reason", "too_beautiful").exit_code == 2
+
+
+async def test_every_reason_that_the_mailer_gives_is_known_without_a_letter(run: Run) -> None:
+    for reason in (*DEATHS, "unroutable", "unknown"):
+        done = run("list", "--reason", reason)
+        assert (done.exit_code, done.stderr) == (0, "0 dead letters\n")
+
+
+@pytest.mark.parametrize(
+    ("request_id", "fault"),
+    [
+        ("", "is no id of an Access Request"),
+        ("r1 ", "is no id of an Access Request"),
+        ("r1-requested-0123456789ab", "is the id of a mail, not of an Access Request; give it without --request"),
+    ],
+)
+def test_what_can_be_no_request_is_wrong_use(run: Run, request_id: str, fault: str) -> None:
+    for command in ("list", "replay", "forget"):
+        done = run(command, "--request", request_id)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{request_id!r} {fault}" in done.stderr
 
 
 def test_a_duration_that_is_none_is_wrong_use(run: Run) -> None:
