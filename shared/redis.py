@@ -1,6 +1,7 @@
 """The connection to Redis (or Valkey) that the settings name, and whether what answers there will do."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from shared.settings import RedisSettings, SettingsError
-from shared.settings_reading import read_secret
+from shared.settings_files import NamedFile
 
 TIMEOUT_SECONDS = 5.0
 """Longer than any block of ours, so that only a dead peer meets it."""
@@ -76,6 +77,9 @@ def judge(info: Mapping[str, Any]) -> str:
     return f"{name}, noeviction"
 
 
+_TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+"""Options of the URL that name files."""
+
 _NO_URL = "redis.url: no URL of a Redis; write redis://host:port/0, rediss://… for TLS, or unix:///path"
 
 
@@ -89,6 +93,8 @@ def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str,
         raise SettingsError([_NO_URL]) from None  # its text may repeat the password
     if query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}:
         raise SettingsError(["redis.url: TLS is always verified; name a CA of your own with ?ssl_ca_certs=/path"])
+    for option in _TLS_FILES & query.keys():
+        NamedFile(f"redis.url, {option}", Path(query[option][-1])).content()  # the library would not name the file
     options: dict[str, Any] = {
         "client_name": f"access-mail-{service}",
         "health_check_interval": HEALTH_CHECK_SECONDS,
@@ -96,5 +102,6 @@ def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str,
         "socket_timeout": timeout,
     }
     if settings.password_file is not None:
-        options["password"] = read_secret(settings.password_file).get_secret_value()
+        password = NamedFile("redis.password_file", settings.password_file).secret()
+        options["password"] = password.get_secret_value()
     return url, options

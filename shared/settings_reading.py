@@ -1,9 +1,9 @@
-"""Reads the configuration: the file, the environment that overrides it, and the files that hold secrets."""
+"""Reads the configuration: the file, and the environment that overrides it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from shared.settings import ANY_ROLE, Settings, SettingsError
 from shared.settings_faults import faults_of
@@ -50,19 +50,6 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if contradictions:
         raise SettingsError(contradictions)
     return settings
-
-
-def read_secret(path: Path) -> SecretStr:
-    """The text of a secret's file without the white space around it. Raises `SettingsError`, also for an empty file."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError([f"{path}: the secret cannot be read ({error.strerror}); check path and mode"]) from error
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path}: the secret is not UTF-8; write it as text"]) from None
-    if not secret:
-        raise SettingsError([f"{path}: the file is empty; write the secret into it"])
-    return SecretStr(secret)
 
 
 def _contradictions(sources: Sources) -> list[str]:

@@ -10,7 +10,7 @@ from services.mailer.mime import Mailbox, wire_address
 from shared.addresses import message_id_domain, parse_sender
 from shared.relay import RelayTerms
 from shared.settings import MailerSettings, MailgunSettings, Settings, SettingsError, SmtpSettings
-from shared.settings_reading import read_secret
+from shared.settings_files import NamedFile
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class MailerConfiguration:
         return cls(relay, sender, domain, settings.mailer)
 
 
-def secret(value: SecretStr | None, file: Path | None) -> str:
-    """The secret itself, from its file where one is named. Raises `SettingsError` if that cannot be read."""
-    given = value if file is None else read_secret(file)
+def secret(value: SecretStr | None, key: str, file: Path | None) -> str:
+    """The secret itself, from its file where `key` names one. Raises `SettingsError` if that cannot be read."""
+    given = value if file is None else NamedFile(key, file).secret()
     return "" if given is None else given.get_secret_value()
 
 

@@ -181,7 +181,7 @@ def broken(file: Path) -> Path:
 async def test_a_ca_file_that_cannot_be_used_stops_the_start(
     mailbox: Mailbox, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    with pytest.raises(SettingsError, match=r"smtp\.ca_file: cannot use"):
+    with pytest.raises(SettingsError, match=r"smtp\.ca_file: .*/ca.pem: (does not exist|holds no PEM certificate); "):
         unused_transport(mailbox, ca_file=make(tmp_path / "ca.pem"))
 
 
@@ -256,5 +256,5 @@ async def test_a_relay_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> 
 async def test_a_client_certificate_that_cannot_be_used_stops_the_start(
     mailbox: Mailbox, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    with pytest.raises(SettingsError, match=r"smtp\.client_cert_file: cannot use"):
+    with pytest.raises(SettingsError, match=r"client_cert_file: .*/client.pem: (does not exist|no PEM certificate)"):
         unused_transport(mailbox, client_cert_file=make(tmp_path / "client.pem"))

@@ -96,7 +96,7 @@ async def test_a_broken_identity_file_is_said_once_and_the_old_one_kept(
         later = datetime.now(UTC) + 4 * SOON
         await wait_until(lambda: datetime.now(UTC) > later, "it has looked at the file again and again")
         (tmp_path / "identity").unlink()
-        await wait_until(lambda: "No such file" in caplog.text, "the next fault is said too")
+        await wait_until(lambda: "does not exist" in caplog.text, "the next fault is said too")
         assert expiry(registry) == ends
         assert watcher.ready() is None
     assert caplog.text.count("unterminated PEM block") == 1

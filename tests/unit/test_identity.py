@@ -67,7 +67,9 @@ def test_an_expired_certificate_is_refused_with_whose_it_is_since_when_and_what_
         Identity.load(TeleportSettings(identity=path))
     ended = datetime.now(UTC) - timedelta(hours=1)
     sentence = str(caught.value)
-    assert sentence.startswith(f"{path}: certificate expired: that of user 'access-mail', issued by cluster")
+    assert sentence.startswith(
+        f"teleport.identity: {path}: certificate expired: that of user 'access-mail', issued by cluster"
+    )
     assert f"{ended:%Y-%m-%d %H:%M}" in sentence
     assert "tctl auth sign" in sentence
     assert "tbot" in sentence
@@ -86,7 +88,8 @@ OTHER_KEY = AUTHORITY.identity("other").pair.key.decode()
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "no identity file"),
+        ("", "is empty"),
+        ("nothing", "no identity file"),
         (KEY, "no identity file"),
         (KEY + CERTIFICATE, "no CA certificate"),
         (KEY + CERTIFICATE + CA[:-40], "unterminated PEM block"),
@@ -106,17 +109,17 @@ def test_a_damaged_file_is_named_with_its_fault_and_without_its_key(tmp_path: Pa
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(IdentityError, match="missing: No such file"):
+    with pytest.raises(IdentityError, match=r"teleport\.identity: .*/missing: does not exist"):
         Identity.load(TeleportSettings(identity=tmp_path / "missing"))
 
 
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda trio: trio.client_key.write_text(""), "no PEM block"),
-        (lambda trio: trio.client_crt.unlink(), "No such file"),
-        (lambda trio: trio.root_cas.write_text(KEY), "cannot be read"),
-        (lambda trio: trio.client_key.write_text(OTHER_KEY), "does not belong"),
+        (lambda trio: trio.client_key.write_text("nothing"), r"teleport\.client_key: .*: no PEM block"),
+        (lambda trio: trio.client_crt.unlink(), r"teleport\.client_crt: .*: does not exist"),
+        (lambda trio: trio.root_cas.write_text(KEY), r"teleport\.root_cas: .* cannot be read"),
+        (lambda trio: trio.client_key.write_text(OTHER_KEY), r"teleport\.client_key: .* does not belong"),
     ],
 )
 def test_a_damaged_file_of_the_three_is_named(tmp_path: Path, spoil: Callable[[object], object], fault: str) -> None:
@@ -167,7 +170,7 @@ def test_a_key_that_everybody_may_read_is_refused_unless_that_is_allowed(tmp_pat
     with pytest.raises(IdentityError) as caught:
         Identity.load(TeleportSettings(identity=path))
     assert str(caught.value) == (
-        f"{path}: the private key is readable by every user of this host (mode 0644);"
+        f"teleport.identity: {path}: the private key is readable by every user of this host (mode 0644);"
         f" `chmod o= {path}` (in Kubernetes: defaultMode 0440), or set teleport.allow_key_readable_by_others"
     )
     assert Identity.load(TeleportSettings(identity=path, allow_key_readable_by_others=True)).user == "access-mail"

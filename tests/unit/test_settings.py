@@ -7,7 +7,7 @@ import pytest
 
 from shared.addresses import is_address, parse_sender
 from shared.settings import ANY_ROLE, Settings, SettingsError
-from shared.settings_reading import configuration_file, load_settings, read_secret
+from shared.settings_reading import configuration_file, load_settings
 from shared.settings_values import LogSeverity, StarttlsPolicy
 
 GO_PLUGIN_FILE = """
@@ -253,17 +253,6 @@ def test_a_sender_may_carry_a_display_name() -> None:
     for text in ["", "x", "A <a@b>, B <c@d>", "G: a@b;", "A <a@b> c", "A <a@b>\nBcc: c@d", "a@b\r\n", "A <>"]:
         with pytest.raises(ValueError, match="not "):
             parse_sender(text)
-
-
-def test_a_secret_is_read_without_the_white_space_around_it(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("  hunter2\n\n")
-    assert read_secret(secret).get_secret_value() == "hunter2"
-    secret.write_text(" \n")
-    with pytest.raises(SettingsError, match="the file is empty"):
-        read_secret(secret)
-    with pytest.raises(SettingsError, match="cannot be read"):
-        read_secret(tmp_path / "absent")
 
 
 def test_keys_that_the_settings_library_takes_for_its_own_are_unknown(file: Path) -> None:

@@ -49,7 +49,7 @@ class MailgunTransport:
 
     def reload(self) -> None:
         """See that the key can be read. Raises `SettingsError`."""
-        secret(self._settings.private_key, self._settings.private_key_file)
+        self._read_key()
 
     async def check(self) -> str:
         """Post no mail: Mailgun asks for the recipient only of those whose key it accepts."""
@@ -104,9 +104,12 @@ class MailgunTransport:
     def _key(self) -> str:
         """Read at each mail, so that a changed key needs no reload."""
         try:
-            return secret(self._settings.private_key, self._settings.private_key_file)
+            return self._read_key()
         except SettingsError as error:
             raise Held(Trouble.CREDENTIALS, str(error)) from error
+
+    def _read_key(self) -> str:
+        return secret(self._settings.private_key, "mailgun.private_key_file", self._settings.private_key_file)
 
 
 @contextmanager

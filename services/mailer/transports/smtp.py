@@ -5,7 +5,6 @@ import logging
 import ssl
 import time
 from collections import deque
-from pathlib import Path
 
 from services.mailer.errors import Held
 from services.mailer.transports import Envelope, StillHeld
@@ -15,6 +14,7 @@ from services.mailer.transports.smtp_login import Login, Patience, login_secret
 from services.mailer.transports.smtp_traffic import Carrier, Sending
 from services.mailer.transports.width import Width
 from shared.settings import SettingsError, SmtpSettings
+from shared.settings_files import NamedFile
 
 log = logging.getLogger(__name__)
 
@@ -170,20 +170,27 @@ class SmtpTransport:
 
 def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
     """Raises `SettingsError` if a certificate or key cannot be used."""
+    for file in _tls_files(settings):
+        file.content()  # the library does not say which file it cannot read
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except OSError as error:
-        raise _unusable("ca_file", settings.ca_file, error, "it holds no PEM certificate") from error
+        fault = f"smtp.ca_file: {settings.ca_file}: holds no PEM certificate; name a file that does"
+        raise SettingsError([fault]) from error
     if settings.client_cert_file is not None:
         try:
             # Without a password here the library would ask for one at the terminal.
             context.load_cert_chain(settings.client_cert_file, settings.client_key_file, password="")
         except OSError as error:
-            reason = "no PEM certificate with its unencrypted key in it or in client_key_file"
-            raise _unusable("client_cert_file", settings.client_cert_file, error, reason) from error
+            reason = "no PEM certificate with its unencrypted key in it or in client_key_file; name files that fit"
+            raise SettingsError([f"smtp.client_cert_file: {settings.client_cert_file}: {reason}"]) from error
     return context
 
 
-def _unusable(key: str, file: Path | None, error: OSError, when_unreadable: str) -> SettingsError:
-    reason = when_unreadable if isinstance(error, ssl.SSLError) else error.strerror
-    return SettingsError([f"smtp.{key}: cannot use {file}: {reason}; mend the path or the file"])
+def _tls_files(settings: SmtpSettings) -> list[NamedFile]:
+    files = {
+        "smtp.ca_file": settings.ca_file,
+        "smtp.client_cert_file": settings.client_cert_file,
+        "smtp.client_key_file": settings.client_key_file,
+    }
+    return [NamedFile(key, path) for key, path in files.items() if path is not None]

@@ -150,8 +150,8 @@ class Login:
 def login_secret(settings: SmtpSettings) -> str:
     """What the relay knows us by: a token or a password; empty without a login. Raises `SettingsError`."""
     if settings.oauth_token_file is not None:
-        return secret(None, settings.oauth_token_file)
-    return secret(settings.password, settings.password_file)
+        return secret(None, "smtp.oauth_token_file", settings.oauth_token_file)
+    return secret(settings.password, "smtp.password_file", settings.password_file)
 
 
 def _broken_off(error: Exception) -> BrokenOffError:

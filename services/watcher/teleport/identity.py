@@ -5,14 +5,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from shared.settings import TeleportSettings
+from shared.settings import SettingsError, TeleportSettings
+from shared.settings_files import NamedFile
 
 CLUSTER_OID = ObjectIdentifier("1.3.9999.1.7")
 """Subject attribute in which Teleport writes the name of the cluster that issued a certificate."""
@@ -21,7 +21,7 @@ RENEW = "write a new one with `tctl auth sign --user=USER --out=FILE`, or let tb
 
 
 class IdentityError(Exception):
-    """The credentials cannot be used: which file, what is wrong, what to do. Never contains key material."""
+    """The credentials cannot be used: which key and file, what is wrong, what to do. Never contains key material."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Identity:
     not_before: datetime
     not_after: datetime
     source: str
-    """The file that holds the certificate, for messages."""
+    """The file that holds the certificate, and the key that names it: for messages."""
 
     @classmethod
     def load(cls, settings: TeleportSettings) -> "Identity":
         """Read what `[teleport]` names. Raises `IdentityError` if it is missing, damaged or expired."""
-        key_path = settings.identity or settings.client_key
-        if key_path and not settings.allow_key_readable_by_others:
-            _insist_on_privacy(key_path)
-        identity = _from_file(settings.identity) if settings.identity else _from_trio(settings)
+        files = _files_of(settings)
+        if not settings.allow_key_readable_by_others:
+            _insist_on_privacy(files.key)
+        identity = _from_file(files.key) if settings.identity else _from_trio(files)
         identity.ensure_valid(datetime.now(UTC))
         return identity
 
@@ -69,62 +69,76 @@ class Identity:
             raise IdentityError(f"{self.source}: certificate not valid yet: {whose}, begins {begins}; set the clock")
 
 
-def _insist_on_privacy(path: Path) -> None:
-    """A group may read the key, as Kubernetes' `fsGroup` has it; everybody may not."""
-    try:
-        mode = path.stat().st_mode  # of the file itself: Kubernetes mounts secrets as symbolic links
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
-        raise IdentityError(
-            f"{path}: the private key is readable by every user of this host (mode {stat.S_IMODE(mode):04o});"
-            f" `chmod o= {path}` (in Kubernetes: defaultMode 0440), or set teleport.allow_key_readable_by_others"
-        )
+@dataclass(frozen=True)
+class _Files:
+    """What `[teleport]` names: an identity file is all three."""
+
+    key: NamedFile
+    certificates: NamedFile
+    authorities: NamedFile
 
 
-def _unreadable(path: Path, error: OSError) -> IdentityError:
-    if isinstance(error, IsADirectoryError):
-        return IdentityError(f"{path}: a directory; name the file in it, which tbot calls {path / 'identity'}")
-    return IdentityError(f"{path}: {error.strerror}; it must exist and be readable by this process")
-
-
-def _from_file(path: Path) -> Identity:
-    """Read an identity file: of its PEM blocks the first is the key, the second the certificate, the others CAs."""
-    blocks = list(_pem_blocks(path))
-    if len(blocks) < 2:  # noqa: PLR2004 the two that every identity begins with
-        raise IdentityError(f"{path}: no identity file, it lacks a private key or a TLS certificate; {RENEW}")
-    if len(blocks) == 2:  # noqa: PLR2004 nothing follows those two
-        raise IdentityError(f"{path}: no CA certificate, so that the server cannot be verified; {RENEW}")
-    key, certificate, *authorities = blocks
-    return _identity(key, certificate, b"".join(authorities), key_path=path, certificate_path=path, ca_path=path)
-
-
-def _from_trio(settings: TeleportSettings) -> Identity:
+def _files_of(settings: TeleportSettings) -> _Files:
+    if settings.identity:
+        identity = NamedFile("teleport.identity", settings.identity)
+        return _Files(identity, identity, identity)
     if not (settings.client_key and settings.client_crt and settings.root_cas):
         raise IdentityError("teleport: no credentials; set identity, or client_key, client_crt and root_cas")
-    key = b"".join(_pem_blocks(settings.client_key))
-    certificates = b"".join(_pem_blocks(settings.client_crt))
-    authorities = b"".join(_pem_blocks(settings.root_cas))
-    files = {settings.client_key: key, settings.client_crt: certificates, settings.root_cas: authorities}
-    for path, pem in files.items():
-        if not pem:
-            raise IdentityError(f"{path}: no PEM block; is it the right file?")
-    return _identity(
-        key,
-        certificates,
-        authorities,
-        key_path=settings.client_key,
-        certificate_path=settings.client_crt,
-        ca_path=settings.root_cas,
+    return _Files(
+        key=NamedFile("teleport.client_key", settings.client_key),
+        certificates=NamedFile("teleport.client_crt", settings.client_crt),
+        authorities=NamedFile("teleport.root_cas", settings.root_cas),
     )
 
 
-def _pem_blocks(path: Path) -> Iterator[bytes]:
+def _mode(file: NamedFile) -> int:
+    """Of the file itself: Kubernetes mounts secrets as symbolic links."""
+    try:
+        return file.path.stat().st_mode
+    except OSError as error:
+        raise IdentityError(str(file.unreadable(error))) from error
+
+
+def _insist_on_privacy(file: NamedFile) -> None:
+    """A group may read the key, as Kubernetes' `fsGroup` has it; everybody may not."""
+    mode = _mode(file)
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        raise IdentityError(
+            f"{file}: the private key is readable by every user of this host (mode {stat.S_IMODE(mode):04o});"
+            f" `chmod o= {file.path}` (in Kubernetes: defaultMode 0440), or set teleport.allow_key_readable_by_others"
+        )
+
+
+def _from_file(file: NamedFile) -> Identity:
+    """Read an identity file: of its PEM blocks the first is the key, the second the certificate, the others CAs."""
+    if stat.S_ISDIR(_mode(file)):
+        raise IdentityError(f"{file}: is a directory; name the file in it, which tbot calls {file.path / 'identity'}")
+    blocks = list(_pem_blocks(file))
+    if len(blocks) < 2:  # noqa: PLR2004 the two that every identity begins with
+        raise IdentityError(f"{file}: no identity file, it lacks a private key or a TLS certificate; {RENEW}")
+    if len(blocks) == 2:  # noqa: PLR2004 nothing follows those two
+        raise IdentityError(f"{file}: no CA certificate, so that the server cannot be verified; {RENEW}")
+    key, certificate, *authorities = blocks
+    return _identity(key, certificate, b"".join(authorities), _Files(file, file, file))
+
+
+def _from_trio(files: _Files) -> Identity:
+    return _identity(_pem(files.key), _pem(files.certificates), _pem(files.authorities), files)
+
+
+def _pem(file: NamedFile) -> bytes:
+    blocks = b"".join(_pem_blocks(file))
+    if not blocks:
+        raise IdentityError(f"{file}: no PEM block; is it the right file?")
+    return blocks
+
+
+def _pem_blocks(file: NamedFile) -> Iterator[bytes]:
     """Give each PEM block; lines outside of them (SSH certificates and CAs) are of no use to gRPC."""
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+        lines = file.content().splitlines()
+    except SettingsError as error:
+        raise IdentityError(str(error)) from error
     block: list[bytes] = []
     for line in map(bytes.strip, lines):
         starts = line.startswith(b"-----BEGIN ")
@@ -136,16 +150,16 @@ def _pem_blocks(path: Path) -> Iterator[bytes]:
             yield b"\n".join(block) + b"\n"
             block = []
     if block:
-        raise IdentityError(f"{path}: unterminated PEM block, the file is damaged or was read half written; {RENEW}")
+        raise IdentityError(f"{file}: unterminated PEM block, the file is damaged or was read half written; {RENEW}")
 
 
-def _identity(
-    key: bytes, certificates: bytes, authorities: bytes, *, key_path: Path, certificate_path: Path, ca_path: Path
-) -> Identity:
-    leaf = _certificates(certificates, certificate_path)[0]
-    _certificates(authorities, ca_path)
-    if _public_half(key, key_path) != leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
-        raise IdentityError(f"{key_path}: the private key does not belong to the certificate in {certificate_path}")
+def _identity(key: bytes, certificates: bytes, authorities: bytes, files: _Files) -> Identity:
+    leaf = _certificates(certificates, files.certificates)[0]
+    _certificates(authorities, files.authorities)
+    if _public_half(key, files.key) != leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+        raise IdentityError(
+            f"{files.key}: the private key does not belong to the certificate in {files.certificates.path}"
+        )
     issuer = _first(leaf.issuer, NameOID.ORGANIZATION_NAME) or _first(leaf.issuer, NameOID.COMMON_NAME)
     return Identity(
         key=key,
@@ -158,25 +172,25 @@ def _identity(
         issuer=issuer,
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
-        source=str(certificate_path),
+        source=str(files.certificates),
     )
 
 
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+def _certificates(pem: bytes, file: NamedFile) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise IdentityError(f"{path}: a certificate in it cannot be read; {RENEW}") from error
+        raise IdentityError(f"{file}: a certificate in it cannot be read; {RENEW}") from error
 
 
-def _public_half(key: bytes, path: Path) -> bytes:
+def _public_half(key: bytes, file: NamedFile) -> bytes:
     try:
         private_key = load_pem_private_key(key, password=None)
     except TypeError as error:
-        raise IdentityError(f"{path}: the private key has a passphrase, which Teleport's never have") from error
+        raise IdentityError(f"{file}: the private key has a passphrase, which Teleport's never have") from error
     except (ValueError, UnsupportedAlgorithm):
         # Without its cause: a parser's message might quote what it could not read.
-        raise IdentityError(f"{path}: the private key cannot be read; {RENEW}") from None
+        raise IdentityError(f"{file}: the private key cannot be read; {RENEW}") from None
     return private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

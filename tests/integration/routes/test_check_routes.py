@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from services.watcher.teleport.identity import Identity
 from simulators.load_balancer import LoadBalancer
 from simulators.proxy import Proxy
 from tests.integration.test_check import FILE
@@ -28,15 +27,15 @@ async def teleport_line(address: str, redis_url: str, folder: Path) -> str:
     return next(line for line in output.decode().splitlines() if " teleport: " in line)
 
 
-@pytest.mark.usefixtures("trusted_web")
-async def test_the_way_through_a_proxy_is_told(proxy: Proxy, identity: Identity, redis_url: str) -> None:
-    line = await teleport_line(proxy.address, redis_url, Path(identity.source).parent)
+@pytest.mark.usefixtures("trusted_web", "identity")
+async def test_the_way_through_a_proxy_is_told(proxy: Proxy, redis_url: str, tmp_path: Path) -> None:
+    line = await teleport_line(proxy.address, redis_url, tmp_path)
     assert line.startswith("ok   teleport: cluster teleport.example.com, version ")
     assert f"(through a proxy (TLS routing) to {proxy.address})" in line
 
 
-@pytest.mark.usefixtures("trusted_web")
-async def test_the_way_past_a_load_balancer_is_told(balancer: LoadBalancer, identity: Identity, redis_url: str) -> None:
-    line = await teleport_line(balancer.address, redis_url, Path(identity.source).parent)
+@pytest.mark.usefixtures("trusted_web", "identity")
+async def test_the_way_past_a_load_balancer_is_told(balancer: LoadBalancer, redis_url: str, tmp_path: Path) -> None:
+    line = await teleport_line(balancer.address, redis_url, tmp_path)
     assert line.startswith("ok   teleport: cluster teleport.example.com, version ")
     assert f"(through a proxy (connection upgrade) to {balancer.address})" in line
