@@ -63,7 +63,7 @@ def check(config: Path | None, service: ServiceName | None) -> int:
     except SettingsError as error:
         findings = _failed("configuration", error.faults)
     else:
-        findings = asyncio.run(_found(settings, _tries(services)))
+        findings = asyncio.run(_found(settings, services))
     for finding in findings:
         click.echo(f"{finding.mark} {one_line(finding.text, LONGEST_LINE)}")
     return 1 if any(finding.required and not finding.good for finding in findings) else 0
@@ -71,13 +71,7 @@ def check(config: Path | None, service: ServiceName | None) -> int:
 
 def _tries(services: Sequence[ServiceName]) -> Mapping[str, Try]:
     """What these services need. Each of them knows only its own sections and secrets where they run apart."""
-
-    async def configuration(settings: Settings) -> list[Finding]:
-        insist_on_parts(settings, services)
-        return [Finding(good=True, text="complete" if len(services) > 1 else f"complete for the {services[0]}")]
-
-    tries: dict[str, Try] = {"configuration": configuration}
-    tries["redis"] = _redis_or_our_own if len(services) > 1 else _redis
+    tries: dict[str, Try] = {"redis": _redis_or_our_own if len(services) > 1 else _redis}
     if "watcher" in services:
         tries["teleport"] = _teleport
     if "mailer" in services:
@@ -85,17 +79,29 @@ def _tries(services: Sequence[ServiceName]) -> Mapping[str, Try]:
     return tries
 
 
-async def _found(settings: Settings, tries: Mapping[str, Try]) -> list[Finding]:
-    found = await asyncio.gather(*(_tried(name, one(settings)) for name, one in tries.items()))
-    return [finding for findings in found for finding in findings]
+async def _found(settings: Settings, services: Sequence[ServiceName]) -> list[Finding]:
+    missing = _missing(settings, services)
+    tried = (_tried(name, one(settings), missing) for name, one in _tries(services).items())
+    complete = "complete" if len(services) > 1 else f"complete for the {services[0]}"
+    told = _failed("configuration", missing) or [Finding(good=True, text=f"configuration: {complete}")]
+    return [*told, *(finding for findings in await asyncio.gather(*tried) for finding in findings)]
 
 
-async def _tried(name: str, attempt: Awaitable[list[Finding]]) -> list[Finding]:
+def _missing(settings: Settings, services: Sequence[ServiceName]) -> list[str]:
+    try:
+        insist_on_parts(settings, services)
+    except SettingsError as error:
+        return error.faults
+    return []
+
+
+async def _tried(name: str, attempt: Awaitable[list[Finding]], told: Sequence[str]) -> list[Finding]:
+    """What is found, but for what is told already: what misses its part of the configuration is not tried."""
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             return [replace(one, text=f"{name}: {one.text}") for one in await attempt]
     except SettingsError as error:
-        return _failed(name, error.faults)
+        return _failed(name, [fault for fault in error.faults if fault not in told])
     except (IdentityError, RedisUnfit) as error:
         return _failed(name, [str(error)])
     except TimeoutError:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from shared.addresses import is_address, parse_sender
+from shared.addresses import is_address, parse_sender, wire_domain
 
 DEFAULT_SMTP_PORT = 587
 
@@ -54,7 +54,8 @@ def _bare_address(value: str) -> str:
 def _sender(value: str) -> str:
     """Raises `ValueError` for anything but one address, which may have a display name."""
     try:
-        parse_sender(value)
+        _, address = parse_sender(value)
+        wire_domain(address.rpartition("@")[2])
     except ValueError as error:
         raise ValueError(f'{error}; write it like access@example.com or "Access <access@example.com>"') from None
     return value

@@ -47,7 +47,9 @@ class MailerConfiguration:
         else:
             faults.extend(_missing_secrets(relay))
         sender = None if settings.delivery is None else _sender(settings.delivery.sender)
-        if sender is None:
+        if settings.delivery is None:
+            faults.append("delivery.sender: missing; name the address that mails come from")
+        elif sender is None:
             faults.append("delivery.sender: no e-mail address that mail can come from; give one as access@example.com")
         domain = None
         if sender is not None and settings.delivery is not None:

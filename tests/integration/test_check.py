@@ -136,14 +136,23 @@ def test_teleports_words_cannot_write_lines_of_their_own(world: World) -> None:
 
 
 def test_what_is_missing_is_said_once_and_the_rest_is_tried(world: World) -> None:
-    world.replace("[teleport]", "[log]\n[teleport]")
     world.replace(f'identity = "{world.file.parent}/identity"', "")
     code, lines = world.check()
     assert code == 1
     assert lines[0].startswith("FAIL configuration: teleport.identity: missing")
     assert lines[1].startswith("ok   redis")
-    assert lines[2].startswith("FAIL teleport: teleport.identity: missing")
-    assert lines[3].startswith("ok   relay")
+    assert lines[2].startswith("ok   relay")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("service", [None, "watcher", "router", "mailer"])
+def test_where_all_is_missing_no_fault_is_told_twice(world: World, service: str | None) -> None:
+    world.file.write_text('redis.url = "unix:///nowhere.sock"')
+    code, lines = world.check(*([] if service is None else ["--service", service]))
+    assert code == 1
+    keys = [line.split(": ")[1] for line in lines]
+    assert len(set(keys)) == len(keys), lines
+    assert keys.count("delivery.sender") == (service != "watcher")
 
 
 def test_a_password_that_redis_refuses_is_named(world: World) -> None:

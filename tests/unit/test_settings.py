@@ -255,6 +255,11 @@ def test_a_sender_may_carry_a_display_name() -> None:
             parse_sender(text)
 
 
+def test_a_sender_whose_domain_is_none_is_told_where_it_stands(file: Path) -> None:
+    (fault,) = faults_of(file, "delivery.sender = 'access@-ä.example'")
+    assert fault.startswith("delivery.sender: Label must not start or end with a hyphen; write it like ")
+
+
 def test_keys_that_the_settings_library_takes_for_its_own_are_unknown(file: Path) -> None:
     assert faults_of(file, '_env_file = "/etc/passwd"') == ["_env_file: unknown key; delete it"]
 
