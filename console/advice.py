@@ -3,7 +3,7 @@
 from redis.exceptions import AuthenticationError, RedisError
 
 from services.mailer.errors import Held, Trouble, Unavailable
-from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable
 from shared.settings import MailgunSettings, SmtpSettings
 
 SMTP = {

@@ -17,8 +17,8 @@ from services.mailer.metrics import Metrics
 from services.mailer.relay import Relay
 from services.mailer.settings import MailerConfiguration
 from services.watcher.settings import WatcherConfiguration
-from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import Connection, connect
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.teleport.permissions import Permission, permissions
 from shared.lifecycle import process_settings

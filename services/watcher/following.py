@@ -14,8 +14,9 @@ from services.watcher.passed_over import PassedOver
 from services.watcher.patience import Patience
 from services.watcher.rules import Rules
 from services.watcher.snapshot import Page, snapshot
-from services.watcher.teleport.client import TeleportError, TeleportRefused, Watch
+from services.watcher.teleport.client import Watch
 from services.watcher.teleport.connect import Connection
+from services.watcher.teleport.errors import TeleportError, TeleportRefused
 from services.watcher.teleport.undecodable import RULE_KIND, Undecodable
 from services.watcher.together import first_to_end
 from services.watcher.witness import Witness

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import LookUp, LookUpOutcome, WatcherMetrics
 from services.watcher.patience import Patience
-from services.watcher.teleport.client import (
+from services.watcher.teleport.errors import (
     TeleportError,
     TeleportInvalid,
     TeleportNotFound,

@@ -6,12 +6,8 @@ import logging
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.outbox import Outbox
 from services.watcher.passed_over import PassedOver
-from services.watcher.teleport.client import (
-    TeleportClient,
-    TeleportRefused,
-    TeleportUnavailable,
-    TeleportUnimplemented,
-)
+from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable, TeleportUnimplemented
 from services.watcher.teleport.undecodable import RULE_KIND, Undecodable
 from shared.events import AccessMonitoringRule, RuleChanged, RuleDeleted, RulesListed, RulesUnavailable
 from shared.rules import KnownRules

@@ -23,8 +23,8 @@ from services.watcher.patience import Patience
 from services.watcher.rules import Rules
 from services.watcher.session import Session
 from services.watcher.settings import WatcherConfiguration
-from services.watcher.teleport.client import TeleportError, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect
+from services.watcher.teleport.errors import TeleportError, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.identity import Identity, IdentityError
 from services.watcher.together import first_to_end
 from services.watcher.witness import Witness

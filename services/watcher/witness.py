@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from services.watcher.backoff import Backoff
 from services.watcher.metrics import WatcherMetrics, Witnessed
 from services.watcher.record import KEYS, News, Resolution, Thread, as_go_writes, merged
-from services.watcher.teleport.client import (
-    TeleportClient,
+from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport.errors import (
     TeleportConflict,
     TeleportError,
     TeleportInvalid,

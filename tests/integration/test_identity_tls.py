@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from services.watcher.teleport.client import TeleportRefused
 from services.watcher.teleport.connect import connect
 from services.watcher.teleport.dial import Route
+from services.watcher.teleport.errors import TeleportRefused
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.tunnel import Tunnel
 from shared.settings import TeleportSettings

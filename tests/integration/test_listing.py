@@ -9,8 +9,9 @@ import pytest
 from services.watcher.teleport import client as client_module
 from services.watcher.teleport import listing
 from services.watcher.teleport.access_request import SightedRequest
-from services.watcher.teleport.client import TeleportClient, TeleportUnavailable
+from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.connect import connect
+from services.watcher.teleport.errors import TeleportUnavailable
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.listing import HIDING
 from services.watcher.teleport.undecodable import Fault, Undecodable

@@ -11,7 +11,7 @@ from services.watcher import look_ups, patience
 from services.watcher.look_ups import LookUps, Subject
 from services.watcher.metrics import LookUp, WatcherMetrics
 from services.watcher.patience import Patience
-from services.watcher.teleport.client import TeleportUnavailable
+from services.watcher.teleport.errors import TeleportUnavailable
 from tests.waiting import wait_until
 
 NODES = Subject(LookUp.RESOURCES, "node")

@@ -1,22 +1,13 @@
-"""The calls that we make to Teleport's Auth Service.
-
-TeleportError                  the watcher's one vocabulary of failure towards Teleport
-├── TeleportUnavailable        nobody answers, or the answer was cut off: try again soon
-└── TeleportRefused            Teleport answers no: try again slowly, an operator must change something
-    ├── TeleportNotFound       … because what the call is about does not exist
-    ├── TeleportConflict       … because somebody else has changed it since it was read
-    ├── TeleportInvalid        … because what is to be written is too large, or otherwise not to its taste
-    └── TeleportUnimplemented  … because its version does not know the call
-"""
+"""The calls that we make to Teleport's Auth Service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
-import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc import aio
 
 from services.watcher.teleport.access_request import Sighted
@@ -30,7 +21,14 @@ from services.watcher.teleport.decode import (
     read_event,
     read_rule,
 )
-from services.watcher.teleport.dial import SERVER_NAME, Route, describe, is_refusal
+from services.watcher.teleport.dial import SERVER_NAME, Route
+from services.watcher.teleport.errors import (
+    TeleportInvalid,
+    TeleportRefused,
+    TeleportUnavailable,
+    of_connection,
+    translated,
+)
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.inquiries import Inquiries
 from services.watcher.teleport.listing import CALL_SECONDS, Listing
@@ -66,46 +64,6 @@ OPTIONS = (
 )
 
 
-class TeleportError(Exception):
-    """Teleport did not do what it was asked for."""
-
-
-class TeleportUnavailable(TeleportError):
-    """Nobody answered, or the answer was cut off: the same may work in a moment."""
-
-
-class TeleportRefused(TeleportError):
-    """Teleport said no: the same will not work until somebody changes a permission, credentials or the address."""
-
-
-class TeleportNotFound(TeleportRefused):
-    """What the call is about does not exist."""
-
-
-class TeleportConflict(TeleportRefused):
-    """What was to be changed is not what it was when it was read (Teleport: CompareFailed)."""
-
-
-class TeleportInvalid(TeleportRefused):
-    """What is to be written cannot be, such as a record that would be too large (Teleport: BadParameter)."""
-
-
-class TeleportUnimplemented(TeleportRefused):
-    """This version of Teleport does not know the call."""
-
-
-REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
-    grpc.StatusCode.PERMISSION_DENIED: TeleportRefused,
-    grpc.StatusCode.UNAUTHENTICATED: TeleportRefused,
-    grpc.StatusCode.INVALID_ARGUMENT: TeleportInvalid,
-    grpc.StatusCode.FAILED_PRECONDITION: TeleportConflict,
-    grpc.StatusCode.NOT_FOUND: TeleportNotFound,
-    grpc.StatusCode.UNIMPLEMENTED: TeleportUnimplemented,
-}
-"""All other codes may be gone in a moment, UNKNOWN too: so a server ends the watch of a slow client."""
-
-SILENT = "Teleport does not answer in time"
-
 Watching: TypeAlias = "aio.UnaryStreamCall[auth_pb2.Watch, bytes]"
 
 
@@ -129,6 +87,7 @@ class TeleportClient:
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
+        self._translated = partial(translated, tunnel)
         self._channel = aio.insecure_channel(f"unix:{tunnel.socket}", options=OPTIONS)
         self._auth = AuthServiceStub(self._channel)
         self._metadata = aio.Metadata(("version", CLIENT_VERSION))
@@ -150,7 +109,7 @@ class TeleportClient:
         try:
             tunnel = await Tunnel.open(route, identity)
         except OSError as error:
-            raise _of_connection(error) from error
+            raise of_connection(error) from error
         return cls(tunnel)
 
     async def __aenter__(self) -> Self:
@@ -272,31 +231,3 @@ class TeleportClient:
             if not page.next_page_token:
                 return
             call.page_token = page.next_page_token
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Raise gRPC's errors as ours."""
-        try:
-            yield
-        except aio.AioRpcError as error:
-            raise self._of_call(error) from error
-        except DecodeError as error:
-            raise TeleportUnavailable("Teleport's answer is none that is known here") from error
-        except TimeoutError as error:
-            raise TeleportUnavailable(SILENT) from error
-
-    def _of_call(self, error: aio.AioRpcError) -> TeleportError:
-        code, details = error.code(), error.details() or "no reason given"
-        if code in REFUSALS:
-            return REFUSALS[code](f"{code.name}: {details}")
-        if self._tunnel.failure is not None:
-            return _of_connection(self._tunnel.failure)
-        if self._tunnel.has_ended:
-            return TeleportUnavailable("Teleport closed the connection")
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TeleportUnavailable(SILENT)
-        return TeleportUnavailable(f"{code.name}: {details}")
-
-
-def _of_connection(error: Exception) -> TeleportError:
-    return (TeleportRefused if is_refusal(error) else TeleportUnavailable)(describe(error))

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
-from services.watcher.teleport.client import TeleportClient, TeleportError, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.decode import AuthServer
 from services.watcher.teleport.dial import SERVER_NAME, Route
 from services.watcher.teleport.discovery import discover
+from services.watcher.teleport.errors import TeleportError, TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.forward_proxy import ForwardProxy, Refusal, forward_proxy
 from services.watcher.teleport.identity import Identity
 

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from services.watcher.teleport.client import (
-    TeleportClient,
-    TeleportInvalid,
-    TeleportNotFound,
-    TeleportRefused,
-    TeleportUnimplemented,
-)
+from services.watcher.teleport.client import TeleportClient
+from services.watcher.teleport.errors import TeleportInvalid, TeleportNotFound, TeleportRefused, TeleportUnimplemented
 from services.watcher.teleport.inquiries import RESOURCE_TYPES
 from services.watcher.teleport.pb import auth_pb2, types_pb2
 from services.watcher.teleport.undecodable import KIND

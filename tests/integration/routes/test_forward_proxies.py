@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import Connection, connect
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.identity import Identity
 from shared.events import AccessRequest
 from simulators.forward_proxy import NOT_ALLOWED, ForwardProxy, HttpProxy, SocksProxy

@@ -17,9 +17,10 @@ import pytest
 from grpc import StatusCode
 
 from services.watcher.teleport.access_request import SightedRequest
-from services.watcher.teleport.client import TeleportClient, TeleportRefused, TeleportUnavailable
+from services.watcher.teleport.client import TeleportClient
 from services.watcher.teleport.connect import connect, parse_address
 from services.watcher.teleport.dial import Route, describe
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.identity import Identity
 from services.watcher.teleport.pb import auth_pb2
 from services.watcher.teleport.tunnel import Tunnel

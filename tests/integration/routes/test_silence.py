@@ -9,8 +9,8 @@ import pytest
 
 from services.watcher.teleport import connect as connect_module
 from services.watcher.teleport import dial, discovery
-from services.watcher.teleport.client import TeleportUnavailable
 from services.watcher.teleport.connect import connect
+from services.watcher.teleport.errors import TeleportUnavailable
 from services.watcher.teleport.identity import Identity
 from simulators.proxy_web import tls_context
 from simulators.teleport import AuthService

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.watcher.teleport.client import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.connect import connect
+from services.watcher.teleport.errors import TeleportRefused, TeleportUnavailable
 from services.watcher.teleport.identity import Identity
 from shared.events import AccessRequest
 from shared.settings import TeleportSettings
