@@ -6,10 +6,7 @@ from services.mailer.errors import DeliveryError, NotAsked
 from services.mailer.metrics import Metrics
 from services.mailer.settings import MailerConfiguration
 from services.mailer.transports import Envelope, StillHeld, Transport
-from services.mailer.transports.mailgun import MailgunTransport
-from services.mailer.transports.smtp import SmtpTransport
-from services.mailer.transports.smtp_login import Patience
-from shared.settings import SmtpSettings
+from shared.settings import MailgunSettings
 
 HTTP_TIMEOUT = 60.0
 """Seconds. Impatience makes duplicates."""
@@ -63,9 +60,15 @@ class Relay:
 
 
 def _transport(configuration: MailerConfiguration) -> Transport:
+    """Imported here, where it is known which: httpx alone costs a mailer without use for it a sixth of its start."""
     relay = configuration.relay
-    if isinstance(relay, SmtpSettings):
-        ehlo_name = relay.ehlo_name or configuration.sender.address.rpartition("@")[2]
-        patience = Patience(idle=SHARED_IDLE) if configuration.mailer.connections_of_all else Patience()
-        return SmtpTransport(relay, ehlo_name, configuration.mailer.connections, patience)
-    return MailgunTransport(relay, configuration.mailer.connections, HTTP_TIMEOUT)
+    if isinstance(relay, MailgunSettings):
+        from services.mailer.transports.mailgun import MailgunTransport  # noqa: PLC0415 - see above
+
+        return MailgunTransport(relay, configuration.mailer.connections, HTTP_TIMEOUT)
+    from services.mailer.transports.smtp import SmtpTransport  # noqa: PLC0415 - see above
+    from services.mailer.transports.smtp_login import Patience  # noqa: PLC0415 - see above
+
+    ehlo_name = relay.ehlo_name or configuration.sender.address.rpartition("@")[2]
+    patience = Patience(idle=SHARED_IDLE) if configuration.mailer.connections_of_all else Patience()
+    return SmtpTransport(relay, ehlo_name, configuration.mailer.connections, patience)

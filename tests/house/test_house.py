@@ -42,6 +42,32 @@ def test_a_service_runs_as_a_module(service: str) -> None:
     assert f"Run the {service}" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+BUILD = """
+import sys
+from prometheus_client import CollectorRegistry
+from services.mailer.mailroom import Mailroom
+from services.mailer.metrics import Metrics
+from services.mailer.settings import MailerConfiguration
+from shared.settings import Settings
+settings = Settings.model_validate({{"delivery": {{"sender": "access@example.com"}}, **{section}}})
+Mailroom.from_settings(MailerConfiguration.of(settings), Metrics(CollectorRegistry()))
+print([name for name in ("aiosmtplib", "httpx") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "library"),
+    [
+        ({"smtp": {"host": "relay.example.com"}}, "aiosmtplib"),
+        ({"mailgun": {"domain": "mg.example.com", "private_key": "secret"}}, "httpx"),
+    ],
+)
+def test_a_mailer_loads_its_own_transport_alone(section: dict[str, object], library: str) -> None:
+    """The other one's library would cost it time at each start, and memory for ever."""
+    command = [sys.executable, "-P", "-c", BUILD.format(section=section)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{[library]}\n"
+
+
 def test_generated_messages_are_those_of_the_protos(tmp_path: Path) -> None:
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / PROTOS).glob("*.proto"))
     subprocess.run(
