@@ -123,7 +123,7 @@ local function claim(id, execution, has_failed)
         return false
     end
     -- A claim that was neither settled nor released is a death, and the relay may have the mail.
-    local deaths, perhaps = tonumber(f[3] or '0') + (holder ~= '' and 1 or 0), f[7] or '0'
+    local deaths, perhaps = count(f[3]) + (holder ~= '' and 1 or 0), f[7] == '1' and '1' or '0'
     local suspect = deaths >= SUSPECT_DEATHS and deaths <= deaths_survived
     if suspect then
         is_full = true
@@ -137,7 +137,7 @@ local function claim(id, execution, has_failed)
         redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps, 'consent', '')
     end
     if deaths > deaths_survived then
-        if bury(id, perhaps, 'poison', '', f[4] or '0', poison, worker, execution, seconds(now), iso) then
+        if bury(id, perhaps, 'poison', '', count(f[4]), poison, worker, execution, seconds(now), iso) then
             buried[#buried + 1] = id
         end
         next_of_thread(id, thread, iso)

@@ -47,6 +47,11 @@ local function attempt(id, action, ...)
     return is_done, answer
 end
 
+-- A number in a job's hash. What another program has written there instead counts nothing: it is to stop no script.
+local function count(text)
+    return tonumber(string.match(text or '', '^%d+$')) or 0
+end
+
 local function seconds(value)
     return string.format('%.6f', value)
 end
@@ -160,7 +165,7 @@ local function drop_canceled(id)
     end
     end_execution(id, holder)
     local perhaps = (holder ~= '' or job[2] == '1') and '1' or '0'
-    write_receipt(id, 'dropped', perhaps, 'canceled', '', job[3] or '0')
+    write_receipt(id, 'dropped', perhaps, 'canceled', '', count(job[3]))
     forget_job(id)
     canceled = canceled + 1
     return true

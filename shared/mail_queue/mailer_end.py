@@ -279,7 +279,7 @@ def _claimed(
             mail=mail_of(data, id_.decode()),
             execution=execution.decode(),
             now=now,
-            attempts=int(attempts),
+            attempts=_count(attempts),
             first_tried=float(first_tried) if first_tried else None,
             revived=revived == b"1",
             perhaps=perhaps == b"1",
@@ -293,6 +293,13 @@ def _claimed(
     except ValueError:
         fault = "its bookkeeping cannot be read"
     return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
+
+
+def _count(text: bytes) -> int:
+    """Raises `ValueError`."""
+    if not text.isdigit():
+        raise ValueError(f"no count: {text[:20]!r}")
+    return int(text)
 
 
 def _settlement_row(settlement: Settlement) -> list[str]:

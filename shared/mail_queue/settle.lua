@@ -129,7 +129,7 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     local job = redis.call('HMGET', JOB .. id, 'perhaps', 'attempts', 'thread', 'status', 'claim')
     local mine = is_claimed and job[5] == execution
     local is_attempt = outcome ~= 'later' or (met ~= '' and met ~= 'busy')
-    local attempts = tonumber(job[2] or '0') + (is_attempt and 1 or 0)
+    local attempts = count(job[2]) + (is_attempt and 1 or 0)
     local perhaps_now = perhaps
     perhaps = (job[1] == '1' or perhaps == '1') and '1' or '0'
     -- The pause of a mail that is to wait by itself is its own, and no wish of the relay's.

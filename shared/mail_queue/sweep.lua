@@ -46,7 +46,7 @@ local function adopt(id)
         redis.call('ZREM', FAILED, id)
         redis.call('DEL', RESULTS .. id)
         redis.call('PERSIST', JOB .. id)
-        redis.call('HSET', JOB .. id, 'status', 'queued', 'deaths', tonumber(job[2] or '0') + 1)
+        redis.call('HSET', JOB .. id, 'status', 'queued', 'deaths', count(job[2]) + 1)
         redis.call('RPUSH', QUEUE, id)
         adopted = adopted + 1
     end
