@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from services.mailer.in_hand import Hands
 from services.mailer.seam import Delivery, WorkerMetrics
@@ -29,13 +29,16 @@ class Upkeep:
         hands: Hands,
         delivery: Delivery,
         metrics: WorkerMetrics,
+        *,
+        complain: Callable[[Sequence[str]], None],
         clean_up_after_stock_workers: Callable[[], None],
     ) -> None:
-        """The clean-up is called in a thread."""
+        """`complain` of jobs that Redis cannot handle. The clean-up is called in a thread."""
         self._end = end
         self._hands = hands
         self._delivery = delivery
         self._metrics = metrics
+        self._complain = complain
         self._clean_up_after_stock_workers = clean_up_after_stock_workers
 
     def timers(self) -> list[tuple[str, Callable[[], Awaitable[None]], float]]:
@@ -79,11 +82,11 @@ class Upkeep:
             self._metrics.recovered(recovered)
 
     async def _sweep(self) -> None:
-        freed, adopted, canceled = await self._end.sweep()
-        self._metrics.canceled(canceled)
-        if freed or adopted:
-            log.warning(
-                "%d stuck threads freed, %d mails that another RQ worker failed are queued again", freed, adopted
-            )
-            self._metrics.recovered(freed + adopted)
+        swept = await self._end.sweep()
+        self._metrics.canceled(swept.canceled)
+        self._complain(swept.faults)
+        if swept.freed or swept.adopted:
+            said = "%d stuck threads freed, %d mails that another RQ worker failed are queued again"
+            log.warning(said, swept.freed, swept.adopted)
+            self._metrics.recovered(swept.freed + swept.adopted)
         await asyncio.to_thread(self._clean_up_after_stock_workers)

@@ -6,7 +6,7 @@ Jobs go through the scripts of `shared.mail_queue`; `registration.py` has RQ's o
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -84,7 +84,14 @@ class MailWorker(RegisteredWorker):
         self._trouble = RedisTrouble(first="birth")
         self.pulse = Pulse(CLAIM)
         self._persistence = Persistence(self._trouble, self.pulse, metrics.redis_failed)
-        self._upkeep = Upkeep(self._end, self._hands, delivery, metrics, self.clean_up_after_stock_workers)
+        self._upkeep = Upkeep(
+            self._end,
+            self._hands,
+            delivery,
+            metrics,
+            complain=self._complain,
+            clean_up_after_stock_workers=self.clean_up_after_stock_workers,
+        )
 
     # -- as the process drives it
 
@@ -254,7 +261,7 @@ class MailWorker(RegisteredWorker):
                 self._done.task_done()
             self._woken.set()
 
-    def _complain(self, faults: list[str]) -> None:
+    def _complain(self, faults: Sequence[str]) -> None:
         for fault in faults:
             if fault not in self._complained and len(self._complained) < MOST_COMPLAINTS:
                 self._complained.add(fault)

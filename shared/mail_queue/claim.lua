@@ -54,8 +54,8 @@ end
 
 local function facts_of(request)
     if request ~= '' and not asked[request] then
-        asked[request] = true
         requests[#requests + 1] = {request, redis.call('HGET', REQUEST .. request, 'facts') or ''}
+        asked[request] = true
     end
 end
 
@@ -85,6 +85,9 @@ end
 
 -- Gives whether the job stays at the queue's head.
 local function claim(id, execution, has_failed)
+    if string.find(id, '[\128-\255]') then
+        error('no id that RQ would give: its tools fail at one that is no text', 0)
+    end
     local f = redis.call('HMGET', JOB .. id, 'status', 'claim', 'deaths', 'attempts', 'first_tried', 'revived',
         'perhaps', 'thread', 'request', 'data', 'consent')
     local status, holder, thread = f[1], f[2] or '', f[8] or ''

@@ -54,7 +54,7 @@ class DepthReader:
         """In one round trip. Raises `redis.exceptions.RedisError`."""
         *jobs, suspended, enqueued_at = self._script(keys=self._keys, args=self._arguments)
         counts = {state: int(count) for state, count in zip(State, jobs, strict=True)}
-        return Depth(counts, _seconds(enqueued_at.decode()), bool(suspended))
+        return Depth(counts, _seconds(enqueued_at.decode(errors="replace")), bool(suspended))
 
 
 def queue_depth(settings: RedisSettings, service: str) -> AtScrape:

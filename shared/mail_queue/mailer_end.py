@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
 from shared import keys
@@ -93,6 +94,20 @@ class Settled:
     """Jobs that Redis could not handle, each with its reason: they come back as if this worker had died over them."""
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What was found stuck."""
+
+    freed: int = 0
+    """Threads."""
+    adopted: int = 0
+    """Mails that another RQ worker had failed: they are queued again."""
+    canceled: int = 0
+    """Mails dropped as canceled."""
+    faults: tuple[str, ...] = ()
+    """Jobs that Redis could not handle, each with its reason: they stay where they are."""
+
+
 class MailerEnd:
     """Works on an asyncio connection. Every method raises `redis.exceptions.RedisError`."""
 
@@ -159,7 +174,10 @@ class MailerEnd:
         return {execution.decode() for execution in lost}
 
     async def look_again(self, claimed: Sequence[Claimed]) -> list[Claimed]:
-        """The same mails with what is known of them now; those without news as they were."""
+        """The same mails with what is known of them now.
+
+        Left out are those of which nobody can tell: a key is of another type, or names an outcome that we do not know.
+        """
         if not claimed:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -169,20 +187,14 @@ class MailerEnd:
             requests = list({job.mail.request_id: None for job in claimed})
             for request in requests:
                 pipeline.hget(keys.request(request), "facts")
-            (now, microseconds), *answers = await pipeline.execute()
-        outcomes, facts = (
-            answers[: len(claimed)],
-            dict(zip(requests, map(_facts, answers[len(claimed) :]), strict=True)),
-        )
-        return [
-            replace(
-                job,
-                now=now + microseconds / 1e6,
-                receipt=_receipt(outcome),
-                facts=job.facts if isinstance(news := facts[job.mail.request_id], ValidationError) else news,
-            )
+            (now, microseconds), *answers = map(_readable, await pipeline.execute(raise_on_error=False))
+        facts = dict(zip(requests, answers[len(claimed) :], strict=True))
+        outcomes = answers[: len(claimed)]
+        looked_at = (
+            _looked_at(job, outcome, facts[job.mail.request_id], now + microseconds / 1e6)
             for job, outcome in zip(claimed, outcomes, strict=True)
-        ]
+        )
+        return [job for job in looked_at if job is not None]
 
     async def held(self) -> list[tuple[str, str]]:
         """Job id and execution of all that Redis has given to this worker and not got back."""
@@ -223,19 +235,16 @@ class MailerEnd:
         """Queue the jobs whose pause is over; gives their number."""
         return int(await self._run("due", [], [BATCH, as_rq_time(time.time())]))
 
-    async def sweep(self) -> tuple[int, int, int]:
-        """Look at the next few mails that wait, were canceled or failed.
-
-        Gives (threads freed, jobs put back, mails dropped as canceled).
-        """
+    async def sweep(self) -> Swept:
+        """Look at the next few mails that wait, were canceled or failed."""
         deferred = await self._next_of(self._deferred_key)
         canceled = await self._next_of(self._canceled_key)
         failed = await self._next_of(self._failed_key)
         if not deferred and not canceled and not failed:
-            return 0, 0, 0
+            return Swept()
         header: list[Argument] = [as_rq_time(time.time()), len(deferred), len(canceled)]
-        freed, adopted, dropped = await self._run("sweep", [], [*header, *deferred, *canceled, *failed])
-        return int(freed), int(adopted), int(dropped)
+        freed, adopted, dropped, faults = await self._run("sweep", [], [*header, *deferred, *canceled, *failed])
+        return Swept(int(freed), int(adopted), int(dropped), tuple(_texts(faults)))
 
     async def _next_of(self, registry: str) -> list[bytes]:
         """The next few ids of this registry, by score."""
@@ -250,6 +259,24 @@ def _texts(values: Sequence[bytes]) -> list[str]:
 
 def _receipt(outcome: bytes | None) -> Receipt | None:
     return Receipt(Outcome(outcome.decode())) if outcome else None
+
+
+def _readable(answer: Any) -> Any:
+    """Other errors of Redis than that a key is of another type are its own, and are raised."""
+    if isinstance(answer, RedisError) and not str(answer).startswith("WRONGTYPE"):
+        raise answer
+    return answer
+
+
+def _looked_at(job: Claimed, outcome: Any, facts: Any, now: float) -> Claimed | None:
+    if isinstance(outcome, RedisError) or isinstance(facts, RedisError):
+        return None
+    try:
+        receipt = _receipt(outcome)
+    except ValueError:
+        return None
+    news = _facts(facts)
+    return replace(job, now=now, receipt=receipt, facts=job.facts if isinstance(news, ValidationError) else news)
 
 
 @lru_cache(maxsize=FACTS_KEPT)

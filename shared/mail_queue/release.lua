@@ -6,13 +6,18 @@
 --       in the order of taking
 -- Gives {jobs that were put back, mails dropped as canceled}.
 local released = 0
-for position = #ARGV - 2, 9, -3 do
-    local id, execution, perhaps = ARGV[position], ARGV[position + 1], ARGV[position + 2]
+
+local function release(id, execution, perhaps)
+    redis.call('SREM', KEYS[OWN_KEYS + 1], entry_of(id, execution))
     local mine = holds(id, execution)
     end_execution(id, execution)
-    redis.call('SREM', KEYS[OWN_KEYS + 1], entry_of(id, execution))
     if mine and put_back(id, perhaps, ARGV[8], 0) then
         released = released + 1
     end
+end
+
+for position = #ARGV - 2, 9, -3 do
+    -- One that cannot be put back is as one whose worker has died: `recover.lua` sees to it.
+    attempt(ARGV[position], release, ARGV[position], ARGV[position + 1], ARGV[position + 2])
 end
 return {released, canceled}

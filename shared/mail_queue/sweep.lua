@@ -3,7 +3,7 @@
 --
 -- ARGV  8 time as RQ writes it · 9 number of deferred jobs · 10 number of canceled ones, then the ids of the deferred
 --       in the order in which they were put, of the canceled, and of failed ones
--- Gives {threads that were freed, jobs that were put back, mails dropped as canceled}.
+-- Gives {threads that were freed, jobs that were put back, mails dropped as canceled, faults}.
 local iso, deferred, to_drop = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local freed, adopted = 0, 0
 
@@ -53,12 +53,7 @@ local function adopt(id)
 end
 
 for position = 11, #ARGV do
-    if position <= 10 + deferred then
-        free(ARGV[position])
-    elseif position <= 10 + deferred + to_drop then
-        drop(ARGV[position])
-    else
-        adopt(ARGV[position])
-    end
+    local action = position <= 10 + deferred and free or position <= 10 + deferred + to_drop and drop or adopt
+    attempt(ARGV[position], action, ARGV[position])
 end
-return {freed, adopted, canceled}
+return {freed, adopted, canceled, faults}

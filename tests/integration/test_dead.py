@@ -16,7 +16,7 @@ from shared.event_log import GROUP, EventReader
 from shared.events import RequestGone
 from shared.mail import Dead, Mail, Recipient, Why
 from shared.mail_queue.layout import rq_queue
-from shared.mail_queue.mailer_end import MailerEnd, Settlement
+from shared.mail_queue.mailer_end import MailerEnd, Settlement, Swept
 from tests.mails import ANN, BOB, mail, put
 
 Run = Callable[..., Result]
@@ -184,7 +184,7 @@ async def test_a_mail_that_a_stock_worker_failed_is_shown_until_a_mailer_takes_i
     redis.zadd("rq:failed:mail", {one.id: 4102444800})
     assert run("list").stdout == f"{one.id}  unknown  requested  unknown  0 attempts\n"
     assert run("forget", "--all").stdout == "0 dead letters forgotten\n", "nobody has given it up"
-    assert await end.sweep() == (0, 1, 0)
+    assert await end.sweep() == Swept(adopted=1)
 
 
 async def test_more_letters_than_a_page_are_all_dealt_with(redis: Redis, end: MailerEnd, run: Run) -> None:

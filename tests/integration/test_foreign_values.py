@@ -6,12 +6,16 @@ import pytest
 from redis import Redis
 
 from services.mailer.mailroom import Mailroom
+from shared import keys
+from shared.claimed import Claimed
 from shared.mail import Mail
+from shared.mail_queue.depth import DepthReader, State
+from shared.mail_queue.mailer_end import MailerEnd, Malformed
 from simulators.mailbox import Mailbox, Rule
-from tests.mails import ANN, mail, put
-from tests.queueing import receipt
+from tests.mails import ANN, BOB, mail, put
+from tests.queueing import claim, receipt, status
 from tests.waiting import wait_for
-from tests.working import delivered, mailroom, put_many, working
+from tests.working import Gate, delivered, mailroom, put_many, working
 
 VALUES = (b"", b"many", b"7", b"-70", b"1.5", b"nan", b"-inf", b"0x10", b" 1", b"9" * 5000, b"\xff\x00", b"[" * 5000)
 DELIVERED, MALFORMED, POISON, UNKNOWN = "delivered", "dead malformed", "dead poison", "dead request_unknown"
@@ -59,3 +63,98 @@ def test_whatever_stands_in_a_field_of_a_job_every_mail_comes_to_its_end(
     assert running.error is None
     assert {outcome(redis, one) for one in foreign} == ends
     assert redis.llen("rq:queue:mail") == 0
+
+
+class TestUnreadableKeys:
+    """Somebody has written what we cannot read under a key of one mail that is in hand, in the queue, or dead."""
+
+    @pytest.mark.parametrize("key", [keys.receipt(mail("requested").id), keys.request("r1")])
+    async def test_a_key_of_another_type_keeps_no_other_mail_from_being_looked_at(
+        self, redis: Redis, end: MailerEnd, key: str
+    ) -> None:
+        put(redis, [mail("requested")])
+        put(redis, [mail("requested", request_id="r2")])
+        jobs = await claim(end)
+        redis.set(key, "a text", ex=60)
+        assert [job.mail for job in await end.look_again(jobs)] == [mail("requested", request_id="r2")]
+
+    @pytest.mark.parametrize("outcome", ["postponed", b"\xff"])
+    async def test_an_outcome_that_we_do_not_know_keeps_only_its_mail_back(
+        self, redis: Redis, end: MailerEnd, outcome: str | bytes
+    ) -> None:
+        put(redis, [mail("requested", ANN), mail("requested", BOB)])
+        jobs = await claim(end)
+        redis.hset(keys.receipt(mail("requested", ANN).id), "outcome", outcome)
+        redis.expire(keys.receipt(mail("requested", ANN).id), 60)
+        assert [job.mail for job in await end.look_again(jobs)] == [mail("requested", BOB)]
+        (again,) = [job for job in jobs if job.mail == mail("requested", ANN)]
+        await end.release([(again.mail.id, again.execution, False)])
+        (bad,) = (await end.claim(["e1"])).jobs
+        assert isinstance(bad, Malformed)
+
+    async def test_a_job_of_another_type_is_lost_and_the_claims_of_all_others_are_renewed(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        bad, good = await self._two_of_which_one_is_a_text(redis, end)
+        redis.zadd(keys.CLAIMS, {f"{good.mail.id}:{good.execution}": 1.0})
+        assert await end.renew([(bad.mail.id, bad.execution), (good.mail.id, good.execution)]) == {bad.execution}
+        assert redis.zcount(keys.CLAIMS, redis.time()[0], "+inf") == 2, "the lost one lives until its old end"
+
+    async def test_a_job_of_another_type_keeps_no_other_from_going_back(self, redis: Redis, end: MailerEnd) -> None:
+        bad, good = await self._two_of_which_one_is_a_text(redis, end)
+        held = [(job.mail.id, job.execution, False) for job in (good, bad)]
+        assert await end.release(held) == (1, 0)
+        assert status(redis, good.mail) == "queued"
+
+    async def _two_of_which_one_is_a_text(self, redis: Redis, end: MailerEnd) -> list[Claimed]:
+        put(redis, [mail("requested", ANN), mail("requested", BOB)])
+        bad, good = await claim(end)
+        redis.set(f"rq:job:{bad.mail.id}", "a text", ex=60)
+        return [bad, good]
+
+    async def test_two_mails_of_a_request_whose_memory_is_of_another_type_wait_both(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested", ANN), mail("requested", BOB)])
+        redis.set(keys.request("r1"), "a text", ex=60)
+        claims = await end.claim(["e1", "e2"])
+        assert claims.jobs == []
+        assert len(claims.faults) == 2
+
+    async def test_an_id_that_is_no_text_is_never_taken(self, redis: Redis, end: MailerEnd) -> None:
+        put(redis, [mail("requested")])
+        redis.hset(b"rq:job:\xff", "status", "queued")
+        redis.expire(b"rq:job:\xff", 60)
+        redis.lpush("rq:queue:mail", b"\xff")
+        claims = await end.claim(["e1", "e2"])
+        assert [job.execution for job in claims.jobs] == ["e2"]
+        assert len(claims.faults) == 1
+
+    def test_a_head_of_the_queue_that_is_no_job_hides_no_count(self, redis: Redis) -> None:
+        redis.set("rq:job:text", "a text", ex=60)
+        redis.hset("rq:job:odd", "enqueued_at", b"\xff")
+        redis.expire("rq:job:odd", 60)
+        for queued, head in enumerate(("text", "odd"), start=1):
+            redis.lpush("rq:queue:mail", head)
+            depth = DepthReader(redis).read()
+            assert (depth.jobs[State.QUEUED], depth.oldest) == (queued, None)
+
+
+def test_a_dead_letter_that_cannot_be_looked_at_is_said_once_and_stops_no_sweep(
+    redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mailer.upkeep.SWEEP_SECONDS", 0.05)
+    put(redis, [mail("requested", ANN), mail("requested", BOB)])
+    for person in (ANN, BOB):
+        redis.lrem("rq:queue:mail", 0, mail("requested", person).id)
+        redis.hset(f"rq:job:{mail('requested', person).id}", "status", "failed")
+        redis.zadd("rq:failed:mail", {mail("requested", person).id: 4_000_000_000})
+    redis.set(keys.receipt(mail("requested", ANN).id), "a text", ex=60)
+    gate = Gate()
+    gate.open()
+    with working(redis_url, gate) as running:
+        wait_for(lambda: outcome(redis, mail("requested", BOB)) == DELIVERED, "the other one is put back and sent")
+        wait_for(lambda: "cannot handle" in caplog.text, "it is said")
+        assert running.worker.trouble is None
+        assert running.metrics.redis_failures == 0
+    redis.delete(f"rq:job:{mail('requested', ANN).id}")

@@ -16,7 +16,7 @@ from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Notice, NoticeKind, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
-from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settled, Settlement
+from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settled, Settlement, Swept
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
 from shared.memory import RequestMemory
 from tests.mails import ANN, BOB, mail, memory, put
@@ -142,7 +142,7 @@ class TestThread:
         put(redis, [mail("requested"), mail("approved")])
         redis.delete(f"rq:job:{mail('requested').id}")
         assert await claim(end) == []
-        assert await end.sweep() == (1, 0, 0)
+        assert await end.sweep() == Swept(freed=1)
         await claim_one(end, mail("approved"))
 
 
@@ -512,14 +512,14 @@ class TestDeadLetters:
         redis.lpop("rq:queue:mail")
         queue.failed_job_registry.add(job, ttl=1000, exc_string="by a stock worker")
         redis.hset(f"rq:job:{job.id}", "status", "failed")
-        assert await end.sweep() == (0, 1, 0)
+        assert await end.sweep() == Swept(adopted=1)
         again = await claim_one(end, mail("requested"))
         assert not again.revived
 
     async def test_our_own_dead_letters_stay_dead(self, redis: Redis, end: MailerEnd) -> None:
         put(redis, [mail("requested")])
         await settle(end, await claim_one(end, mail("requested")), Dead("refused", "550"))
-        assert await end.sweep() == (0, 0, 0)
+        assert await end.sweep() == Swept()
         assert status(redis, mail("requested")) == "failed"
 
 

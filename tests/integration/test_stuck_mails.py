@@ -14,7 +14,15 @@ from shared.claimed import Claimed
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Verdict
 from shared.mail_queue import mailer_end as module
 from shared.mail_queue.layout import rq_queue
-from shared.mail_queue.mailer_end import CLAIM_SECONDS, DEATHS_SURVIVED, GAP_SECONDS, MailerEnd, Malformed, Settlement
+from shared.mail_queue.mailer_end import (
+    CLAIM_SECONDS,
+    DEATHS_SURVIVED,
+    GAP_SECONDS,
+    MailerEnd,
+    Malformed,
+    Settlement,
+    Swept,
+)
 from tests.mails import ANN, BOB, mail, put
 from tests.queueing import claim, claim_one, end_claims, known_relay, mailer_end, reached, receipt, settle, status
 from tests.waiting import wait_until
@@ -41,7 +49,7 @@ class TestCanceled:
         put(redis, [mail("requested"), mail("reviewed-1"), mail("approved")])
         job_of(redis, mail("requested")).cancel()
         job_of(redis, mail("reviewed-1")).cancel()
-        assert await end.sweep() == (1, 0, 2)
+        assert await end.sweep() == Swept(freed=1, canceled=2)
         for notice in ("requested", "reviewed-1"):
             told = receipt(redis, mail(notice))
             assert (told["outcome"], told["reason"], told["perhaps"]) == ("dropped", "canceled", "0")
@@ -117,7 +125,7 @@ class TestLostThread:
         redis.delete(keys.THREAD_PREFIX + mail("requested").thread)
         await settle(end, await claim_one(end, mail("reviewed-1")), Delivered("250"))
         assert await claim(end) == []
-        assert await end.sweep() == (1, 0, 0)
+        assert await end.sweep() == Swept(freed=1)
         await claim_one(end, mail("approved"))
 
     async def test_a_whole_thread_that_was_lost_keeps_its_order(self, redis: Redis, end: MailerEnd) -> None:
@@ -146,7 +154,7 @@ class TestFailedByOthers:
         redis.zadd("rq:scheduled:mail", {mail("requested").id: 1})
         await end.queue_due()
         fail_by_stock_worker(redis, mail("requested"))
-        assert await end.sweep() == (0, 1, 0)
+        assert await end.sweep() == Swept(adopted=1)
         job = await claim_one(end, mail("requested"))
         assert job.revived
         await settle(end, job, Delivered("250"))
