@@ -9,6 +9,7 @@ TeleportError                  Teleport did not do what it was asked for
     └── TeleportUnimplemented  … because its version does not know the call
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,6 +61,9 @@ REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
 
 SILENT = "Teleport does not answer in time"
 
+_GOAWAY = re.compile(r"GOAWAY received[^)]*")
+"""Why the server has ended the connection, by its own account (RFC 9113, 6.8), as gRPC quotes it."""
+
 
 @contextmanager
 def translated(tunnel: Tunnel) -> Iterator[None]:
@@ -83,10 +87,12 @@ def _of_call(error: aio.AioRpcError, tunnel: Tunnel) -> TeleportError:
     code, details = error.code(), error.details() or "no reason given"
     if code in REFUSALS:
         return REFUSALS[code](f"{code.name}: {details}")
+    if goaway := _GOAWAY.search(details):  # what becomes of the connection then is no news
+        return TeleportUnavailable(f"Teleport closed the connection ({goaway[0].strip()})")
     if tunnel.failure is not None:
         return of_connection(tunnel.failure)
     if tunnel.has_ended:
-        return TeleportUnavailable("Teleport closed the connection")
+        return TeleportUnavailable("Teleport closed the connection")  # details are about the near end, which is ours
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TeleportUnavailable(SILENT)
     return TeleportUnavailable(f"{code.name}: {details}")
