@@ -287,7 +287,6 @@ def test_faults_are_told_before_anything_runs(tmp_path: Path) -> None:
             "role_to_recipients",
             "delivery.sender",
             "smtp",
-            "delivery.sender",
         ]
 
 
