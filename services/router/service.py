@@ -6,7 +6,8 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -184,18 +185,18 @@ class Router:
             self._route_requests(requests)  # what came before is routed by the rules of before
             requests = []
             if delivery.was_left:
-                self._route_alone(delivery, event)
+                self._alone(delivery, partial(self._route_one, delivery, event))
             else:
                 self._route_one(delivery, event)
         self._route_requests(requests)
 
-    def _route_alone(self, delivery: Delivery, event: Event) -> None:
+    def _alone(self, delivery: Delivery, step: Callable[[], None]) -> None:
         """What a dead router has left may be what has killed it: if this one dies as well, it is known of which."""
         dead = self._suspects.begin(delivery.entry)
         if len(dead) >= DEATHS_SURVIVED:
             self._bury(delivery, f"routing it has killed {len(dead)} routers: {', '.join(dead)}")
         else:
-            self._route_one(delivery, event)
+            step()
         self._suspects.survived()
 
     def _route_one(self, delivery: Delivery, event: Event) -> None:
@@ -221,13 +222,20 @@ class Router:
             remaining = [(r.delivery, r.event) for r, done in zip(routed, results, strict=True) if done is None]
 
     def _readable(self, deliveries: Sequence[Delivery]) -> list[Received]:
-        readable = []
+        readable: list[Received] = []
         for delivery in deliveries:
-            try:
-                readable.append((delivery, parse_event(delivery.data)))
-            except ValidationError as error:
-                self._bury(delivery, f"undecodable: {error.error_count()} faults, first: {error.errors()[0]['msg']}")
+            if delivery.was_left:
+                self._alone(delivery, partial(self._read, delivery, readable))
+            else:
+                self._read(delivery, readable)
         return readable
+
+    def _read(self, delivery: Delivery, readable: list[Received]) -> None:
+        """Add it to these."""
+        try:
+            readable.append((delivery, parse_event(delivery.data)))
+        except ValidationError as error:
+            self._bury(delivery, f"undecodable: {error.error_count()} faults, first: {error.errors()[0]['msg']}")
 
     def _in_turn(self, received: Sequence[Received]) -> list[Received]:
         """Postpone events that have an earlier one in another router's hands: of their request, or of the rules."""

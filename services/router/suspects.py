@@ -1,4 +1,4 @@
-"""What dead routers have left: one of these entries may be what kills whoever routes it (docs/decisions/0012)."""
+"""What dead routers have left: one of these entries may be what kills whoever takes it on (docs/decisions/0012)."""
 
 from typing import cast
 
@@ -19,7 +19,7 @@ class Suspects:
         self._begun = ""
 
     def begin(self, entry: str) -> list[str]:
-        """Note that this router is about to route it; gives those that were so before, and never came back.
+        """Note that this router is about to read or route it; gives those that were so before, and never came back.
 
         Raises `redis.exceptions.RedisError`.
         """

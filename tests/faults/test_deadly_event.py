@@ -111,6 +111,17 @@ def test_what_kills_every_router_is_a_dead_letter_and_all_else_is_routed(redis: 
     assert b'"deadly"' in letter[b"data"]
 
 
+def test_what_kills_every_router_that_reads_it_is_a_dead_letter(redis: Any, routers: Routers) -> None:
+    ask(redis, "r1", "unreadable", "r2")
+    routers.die(1 + DEATHS_SURVIVED)
+    with routers.another() as router:
+        router.says(rf"event \d+-\d+ is a dead letter: routing it has killed {DEATHS_SURVIVED} routers: [^ ]+, ")
+        wait_for(lambda: nothing_waits(redis), "all is routed")
+    assert asked(redis) == {"r1", "r2"}
+    [(_, letter)] = redis.xrange(keys.DEAD)
+    assert b'"unreadable"' in letter[b"data"]
+
+
 def test_two_deadly_events_do_not_hide_each_other(redis: Any, routers: Routers) -> None:
     ask(redis, "deadly1", "r1", "deadly2")
     routers.die(1 + 2 * DEATHS_SURVIVED)
