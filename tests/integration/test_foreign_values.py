@@ -19,6 +19,12 @@ from tests.working import Gate, delivered, mailroom, put_many, working
 
 VALUES = (b"", b"many", b"7", b"-70", b"1.5", b"nan", b"-inf", b"0x10", b" 1", b"9" * 5000, b"\xff\x00", b"[" * 5000)
 DELIVERED, MALFORMED, POISON, UNKNOWN = "delivered", "dead malformed", "dead poison", "dead request_unknown"
+SAID = {
+    DELIVERED: "",
+    MALFORMED: "job {} is a dead letter: its ",
+    POISON: "mail {} is a dead letter: its workers died too often in a row",
+    UNKNOWN: "mail {} is a dead letter: request_unknown",
+}
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def outcome(redis: Redis, of: Mail) -> str:
     ],
 )
 def test_whatever_stands_in_a_field_of_a_job_every_mail_comes_to_its_end(
-    redis: Redis, redis_url: str, room: Mailroom, field: str, ends: set[str]
+    redis: Redis, redis_url: str, room: Mailroom, caplog: pytest.LogCaptureFixture, *, field: str, ends: set[str]
 ) -> None:
     put_many(redis, 3)
     foreign = [mail("requested", ANN.model_copy(update={"address": f"f{n}@example.com"})) for n in range(len(VALUES))]
@@ -61,7 +67,9 @@ def test_whatever_stands_in_a_field_of_a_job_every_mail_comes_to_its_end(
         wait_for(lambda: all(receipt(redis, one) for one in foreign), "each has its receipt", 20)
         wait_for(lambda: delivered(redis) >= 3, "so have the others")
     assert running.error is None
-    assert {outcome(redis, one) for one in foreign} == ends
+    found = {one.id: outcome(redis, one) for one in foreign}
+    assert set(found.values()) == ends
+    assert all(SAID[end].format(id_) in caplog.text for id_, end in found.items())
     assert redis.llen("rq:queue:mail") == 0
 
 
