@@ -1,11 +1,13 @@
 """The mail worker: concurrent, an RQ worker to everyone who looks, gentle when it ends."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,7 +20,7 @@ from services.mailer.service import Mailer
 from services.mailer.settings import MailerConfiguration
 from shared import keys
 from shared.claimed import Claimed
-from shared.mail import Dead, Verdict
+from shared.mail import Dead, Delivered, Verdict
 from shared.mail_queue.layout import rq_queue
 from shared.settings import Settings
 from simulators.mailbox import Mailbox, Rule
@@ -36,6 +38,36 @@ def test_mails_are_sent_side_by_side_up_to_the_capacity(redis: Redis, redis_url:
         assert redis.llen("rq:queue:mail") == 15
         gate.open()
         wait_for(lambda: delivered(redis) == 25, "all are delivered")
+
+
+def test_what_ends_within_one_turn_of_the_loop_is_settled_in_one_go(redis: Redis, redis_url: str) -> None:
+    class InTurns(Gate):
+        """The second mail ends in the turn in which the end of the first one is heard of."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._both_are_here = asyncio.Event()
+
+        async def deliver(self, claimed: Claimed, _still_held: Callable[[], bool], /) -> Verdict:
+            self.in_hand.append(claimed.mail.id)
+            if len(self.in_hand) == 1:
+                await self._both_are_here.wait()
+            else:
+                self._both_are_here.set()
+                await asyncio.sleep(0)  # the first one ends
+                await asyncio.sleep(0)
+            return Delivered("250")
+
+    def settlements() -> int:
+        """Runs of the one script that notes how long a worker has worked."""
+        stats: Any = redis.info("commandstats")
+        return int(stats.get("cmdstat_hincrbyfloat", {"calls": 0})["calls"])
+
+    before = settlements()
+    put_many(redis, 2)
+    with working(redis_url, InTurns()):
+        wait_for(lambda: delivered(redis) == 2, "both are delivered")
+    assert settlements() - before == 1
 
 
 def test_a_new_mail_is_sent_at_once(redis: Redis, redis_url: str) -> None:
