@@ -1,4 +1,4 @@
-"""A job in a mailer's hands, with all facts that its delivery needs: one round trip brings them."""
+"""A job in a mailer's hands: a mail with all facts that its delivery needs, brought by one round trip, or no mail."""
 
 from dataclasses import dataclass
 
@@ -31,3 +31,13 @@ class Claimed:
     """Its workers have died several times in a row: it is handled alone, lest others die of it."""
     facts: RequestFacts | None
     """What is known of the request now; None: nothing any more."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A claimed job that is no mail, or whose bookkeeping nobody can read."""
+
+    id: str
+    execution: str
+    now: float
+    error: str

@@ -23,9 +23,9 @@ from services.mailer.registration import RegisteredWorker
 from services.mailer.relay_watch import RelayWatch
 from services.mailer.seam import Delivery, WorkerMetrics
 from services.mailer.upkeep import Upkeep
-from shared.claimed import Claimed
+from shared.claimed import Claimed, Malformed
 from shared.mail import Dead
-from shared.mail_queue.mailer_end import BATCH, Claims, MailerEnd, Malformed, Settlement
+from shared.mail_queue.mailer_end import BATCH, Claims, MailerEnd, Settlement
 from shared.pulse import Pulse
 from shared.redis_trouble import RedisTrouble
 from shared.relay import RelayTerms

@@ -3,32 +3,28 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import ValidationError
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
 from shared import keys
-from shared.claimed import Claimed
-from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Outcome, Receipt, Verdict
+from shared.claimed import Claimed, Malformed
+from shared.mail import Dead, Delivered, Dropped, Held, Later, Met, Verdict
 from shared.mail_queue.layout import (
     Argument,
-    MalformedJobError,
     as_exc_string,
     as_rq_time,
     common_arguments,
     common_keys,
     flat,
-    mail_of,
     rq_queue,
     script_source,
 )
-from shared.memory import RequestFacts
+from shared.mail_queue.reading import claimed_jobs, looked_at
 from shared.relay import RelayState, RelayTerms
 
 CLAIM_SECONDS = 30.0
@@ -38,19 +34,7 @@ DEATHS_SURVIVED = 3
 BATCH = 500
 """Most jobs that one run of a script moves: Redis does nothing else meanwhile."""
 
-FACTS_KEPT = 16
-
 POISON = as_exc_string("poison: its workers died four times in a row")
-
-
-@dataclass(frozen=True)
-class Malformed:
-    """A claimed job that is no mail."""
-
-    id: str
-    execution: str
-    now: float
-    error: str
 
 
 @dataclass(frozen=True)
@@ -145,10 +129,9 @@ class MailerEnd:
             [*self._worker_keys, self._relay_key, WORKERS_SUSPENDED],
             [*worker, *relay, json.dumps(list(executions))],
         )
-        facts = {key: _facts(text) for key, text in requests}
         held, changed, turns_us_away, detail = (text.decode() for text in state)
         return Claims(
-            jobs=[_claimed(row, float(now), facts) for row in jobs],
+            jobs=claimed_jobs(jobs, requests, float(now)),
             poison=_texts(buried),
             canceled=int(canceled),
             faults=_texts(faults),
@@ -190,11 +173,11 @@ class MailerEnd:
             (now, microseconds), *answers = map(_readable, await pipeline.execute(raise_on_error=False))
         facts = dict(zip(requests, answers[len(claimed) :], strict=True))
         outcomes = answers[: len(claimed)]
-        looked_at = (
-            _looked_at(job, outcome, facts[job.mail.request_id], now + microseconds / 1e6)
+        seen = (
+            looked_at(job, outcome, facts[job.mail.request_id], now + microseconds / 1e6)
             for job, outcome in zip(claimed, outcomes, strict=True)
         )
-        return [job for job in looked_at if job is not None]
+        return [job for job in seen if job is not None]
 
     async def held(self) -> list[tuple[str, str]]:
         """Job id and execution of all that Redis has given to this worker and not got back."""
@@ -257,76 +240,11 @@ def _texts(values: Sequence[bytes]) -> list[str]:
     return [value.decode(errors="replace") for value in values]
 
 
-def _receipt(outcome: bytes | None) -> Receipt | None:
-    return Receipt(Outcome(outcome.decode())) if outcome else None
-
-
 def _readable(answer: Any) -> Any:
     """Other errors of Redis than that a key is of another type are its own, and are raised."""
     if isinstance(answer, RedisError) and not str(answer).startswith("WRONGTYPE"):
         raise answer
     return answer
-
-
-def _looked_at(job: Claimed, outcome: Any, facts: Any, now: float) -> Claimed | None:
-    if isinstance(outcome, RedisError) or isinstance(facts, RedisError):
-        return None
-    try:
-        receipt = _receipt(outcome)
-    except ValueError:
-        return None
-    news = _facts(facts)
-    return replace(job, now=now, receipt=receipt, facts=job.facts if isinstance(news, ValidationError) else news)
-
-
-@lru_cache(maxsize=FACTS_KEPT)
-def _facts(text: bytes | None) -> RequestFacts | ValidationError | None:
-    """What is remembered of a request; the error if a later version wrote it, for its own mails to meet.
-
-    The same text gives the same object, although the mails of a request may be claimed one after another.
-    """
-    if not text:
-        return None
-    try:
-        return RequestFacts.model_validate_json(text)
-    except ValidationError as error:
-        return error
-
-
-def _claimed(
-    row: Sequence[bytes], now: float, facts: dict[bytes, RequestFacts | ValidationError | None]
-) -> Claimed | Malformed:
-    id_, execution, data, attempts, first_tried, revived, perhaps, own, announced, suspect, request = row
-    known = facts.get(request)
-    if isinstance(known, ValidationError):
-        fault = "what is remembered of its request cannot be read by this version"
-        return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
-    try:
-        return Claimed(
-            mail=mail_of(data, id_.decode()),
-            execution=execution.decode(),
-            now=now,
-            attempts=_count(attempts),
-            first_tried=float(first_tried) if first_tried else None,
-            revived=revived == b"1",
-            perhaps=perhaps == b"1",
-            receipt=_receipt(own),
-            announced=announced == b"1",
-            is_suspect=suspect == b"1",
-            facts=known,
-        )
-    except MalformedJobError as error:
-        fault = str(error)
-    except ValueError:
-        fault = "its bookkeeping cannot be read"
-    return Malformed(id=id_.decode(), execution=execution.decode(), now=now, error=fault)
-
-
-def _count(text: bytes) -> int:
-    """Raises `ValueError`."""
-    if not text.isdigit():
-        raise ValueError(f"no count: {text[:20]!r}")
-    return int(text)
 
 
 def _settlement_row(settlement: Settlement) -> list[str]:

@@ -7,10 +7,10 @@ from redis import Redis
 
 from services.mailer.mailroom import Mailroom
 from shared import keys
-from shared.claimed import Claimed
+from shared.claimed import Claimed, Malformed
 from shared.mail import Mail
 from shared.mail_queue.depth import DepthReader, State
-from shared.mail_queue.mailer_end import MailerEnd, Malformed
+from shared.mail_queue.mailer_end import MailerEnd
 from simulators.mailbox import Mailbox, Rule
 from tests.mails import ANN, BOB, mail, put
 from tests.queueing import claim, receipt, status

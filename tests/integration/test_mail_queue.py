@@ -11,12 +11,12 @@ from redis import Redis
 from rq.registry import FailedJobRegistry
 
 from shared import keys
-from shared.claimed import Claimed
+from shared.claimed import Claimed, Malformed
 from shared.event_log import GROUP, EventReader
 from shared.events import RequestState
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Met, Notice, NoticeKind, Outcome, Verdict
 from shared.mail_queue.layout import job_data, rq_queue
-from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Malformed, Settled, Settlement, Swept
+from shared.mail_queue.mailer_end import DEATHS_SURVIVED, MailerEnd, Settled, Settlement, Swept
 from shared.mail_queue.router_end import Commit, Remembered, RouterEnd
 from shared.memory import RequestMemory
 from tests.mails import ANN, BOB, mail, memory, put

@@ -10,7 +10,7 @@ from rq.job import Job
 from rq.registry import CanceledJobRegistry
 
 from shared import keys
-from shared.claimed import Claimed
+from shared.claimed import Claimed, Malformed
 from shared.mail import Dead, Delivered, Dropped, Held, Later, Mail, Verdict
 from shared.mail_queue import mailer_end as module
 from shared.mail_queue.layout import rq_queue
@@ -19,7 +19,6 @@ from shared.mail_queue.mailer_end import (
     DEATHS_SURVIVED,
     GAP_SECONDS,
     MailerEnd,
-    Malformed,
     Settlement,
     Swept,
 )
