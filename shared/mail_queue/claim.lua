@@ -61,6 +61,10 @@ end
 
 local function take(id, execution, job)
     local data, thread, request, attempts, first_tried, revived, perhaps, suspect = unpack(job)
+    -- All that may fail is read first: a job that cannot be taken is tried again and again, and is to leave nothing.
+    local receipt = receipt_of(id)
+    local announced = thread ~= '' and is_announced(request, thread, id, receipt) or ''
+    facts_of(request)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
         'worker_name', worker, 'claim', execution)
@@ -69,13 +73,9 @@ local function take(id, execution, job)
     redis.call('EXPIRE', EXECUTION .. entry, life * 2)
     redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
     redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
-    local receipt = receipt_of(id)
     if receipt[1] == 'dead' then
-        receipt[2] = '1'
         redis.call('HSET', RECEIPT .. id, 'perhaps', '1')  -- from now on the relay may have it
     end
-    facts_of(request)
-    local announced = thread ~= '' and is_announced(request, thread, id, receipt) or ''
     jobs[#jobs + 1] = {id, execution, data, attempts, first_tried, revived, perhaps, receipt[1] or '', announced,
         suspect, request}
     taken[#taken + 1] = entry

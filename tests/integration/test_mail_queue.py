@@ -307,6 +307,9 @@ class TestFaults:
         assert [fault.partition(": ")[0] for fault in claims.faults] == [mails[1].id]
         assert "WRONGTYPE" in claims.faults[0]
         assert queued(redis) == [mails[1].id]
+        assert not list(redis.scan_iter(f"rq:execution*{mails[1].id}*")), (
+            "it is tried often, and leaves nothing each time"
+        )
         redis.delete(keys.receipt(mails[1].id))
         assert not (await claim_one(end, mails[1])).perhaps
 
