@@ -61,18 +61,18 @@ end
 
 local function take(id, execution, job)
     local data, thread, request, attempts, first_tried, revived, perhaps, suspect = unpack(job)
-    -- All that may fail is read first: a job that cannot be taken is tried again and again, and is to leave nothing.
+    -- All that may fail comes first: a job that cannot be taken is tried again and again, and is to leave nothing.
     local receipt = receipt_of(id)
     local announced = thread ~= '' and is_announced(request, thread, id, receipt) or ''
     facts_of(request)
+    redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
+    redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
     local entry = entry_of(id, execution)
     redis.call('HSET', JOB .. id, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso,
         'worker_name', worker, 'claim', execution)
     redis.call('HSET', EXECUTION .. entry, 'id', execution, 'job_id', id, 'created_at', seconds(now),
         'last_heartbeat', seconds(now), 'worker_name', worker)
     redis.call('EXPIRE', EXECUTION .. entry, life * 2)
-    redis.call('ZADD', EXECUTIONS .. id, FAR, execution)
-    redis.call('EXPIRE', EXECUTIONS .. id, life * 2)
     if receipt[1] == 'dead' then
         redis.call('HSET', RECEIPT .. id, 'perhaps', '1')  -- from now on the relay may have it
     end
@@ -137,7 +137,8 @@ local function claim(id, execution, has_failed)
     if holder ~= '' then
         end_execution(id, holder)
         perhaps, f[11] = '1', ''
-        redis.call('HSET', JOB .. id, 'deaths', deaths, 'perhaps', perhaps, 'consent', '')
+        -- With the claim goes what would count this death once more, should the job not be taken now.
+        redis.call('HSET', JOB .. id, 'claim', '', 'deaths', deaths, 'perhaps', perhaps, 'consent', '')
     end
     if deaths > deaths_survived then
         if bury(id, perhaps, 'poison', '', count(f[4]), poison, worker, execution, seconds(now), iso) then
@@ -158,9 +159,6 @@ local function claim_each(ids, failed, used)
         local is_done, stays = attempt(id, claim, id, executions[used + i], failed[i])
         if not is_done then
             stuck[#stuck + 1] = id
-            if redis.pcall('HGET', JOB .. id, 'claim') == executions[used + i] then
-                redis.call('HSET', JOB .. id, 'status', 'queued', 'claim', '')  -- nobody has it in hand
-            end
         end
         if is_full then
             for behind = #ids, is_done and stays and i or i + 1, -1 do

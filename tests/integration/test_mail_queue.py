@@ -313,6 +313,32 @@ class TestFaults:
         redis.delete(keys.receipt(mails[1].id))
         assert not (await claim_one(end, mails[1])).perhaps
 
+    async def test_a_death_is_counted_once_however_often_its_job_cannot_be_claimed(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        await claim_one(end, mail("requested"))
+        await end_claims(redis)
+        await end.recover()
+        redis.set(keys.request("r1"), "a text", ex=60)
+        for _ in range(DEATHS_SURVIVED + 1):
+            claims = await end.claim(["e1"])
+            assert (claims.poison, len(claims.faults)) == ([], 1)
+        redis.delete(keys.request("r1"))
+        assert (await claim_one(end, mail("requested"))).perhaps
+        assert redis.hget(f"rq:job:{mail('requested').id}", "deaths") == b"1"
+
+    async def test_a_job_whose_list_of_executions_is_foreign_leaves_none_each_time(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        redis.set(f"rq:executions:{mail('requested').id}", "a text", ex=60)
+        assert len((await end.claim(["e1"])).faults) == 1
+        assert not list(redis.scan_iter("rq:execution:*"))
+        assert (status(redis, mail("requested")), queued(redis)) == ("queued", [mail("requested").id])
+        redis.delete(f"rq:executions:{mail('requested').id}")
+        assert not (await claim_one(end, mail("requested"))).perhaps
+
     async def test_a_job_that_cannot_be_settled_comes_back_and_the_others_are_settled(
         self, redis: Redis, end: MailerEnd
     ) -> None:
