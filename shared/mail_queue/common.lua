@@ -76,7 +76,16 @@ local function end_execution(id, execution)
     redis.call('ZREM', STARTED, entry)
     redis.call('ZREM', CLAIMS, entry)
     redis.call('DEL', EXECUTION .. entry)
-    redis.call('ZREM', EXECUTIONS .. id, execution)
+    redis.pcall('ZREM', EXECUTIONS .. id, execution)  -- where that is no list of RQ's, there is none to leave
+end
+
+-- Where it cannot be done it is as if this worker had died over the job: that comes back, and after some deaths it is a
+-- dead letter.
+local function attempt_or_die(id, execution, action, ...)
+    if not attempt(id, action, ...) then
+        redis.call('ZADD', CLAIMS, now, entry_of(id, execution))
+        redis.call('ZADD', STARTED, FAR, entry_of(id, execution))
+    end
 end
 
 local function leave_registries(ids)
@@ -218,12 +227,13 @@ end
 -- whether it went there.
 local function put_back(id, perhaps, iso, behind)
     local job = redis.call('HMGET', JOB .. id, 'status', 'thread', 'perhaps')
-    if perhaps == '1' then
+    local perhaps_now = perhaps
+    perhaps = (job[3] == '1' or perhaps == '1') and '1' or '0'
+    note_in_receipt(id, perhaps)  -- first, for it may fail: then the job still names its claim
+    redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0', 'perhaps', perhaps)
+    if perhaps_now == '1' then
         redis.call('HSET', JOB .. id, 'consent', '')  -- see `claim.lua`
     end
-    perhaps = (job[3] == '1' or perhaps == '1') and '1' or '0'
-    redis.call('HSET', JOB .. id, 'claim', '', 'deaths', '0', 'perhaps', perhaps)
-    note_in_receipt(id, perhaps)
     if job[1] == 'canceled' then
         drop_canceled(id)
         next_of_thread(id, job[2] or '', iso)

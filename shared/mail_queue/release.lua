@@ -17,7 +17,7 @@ local function release(id, execution, perhaps)
 end
 
 for position = #ARGV - 2, 9, -3 do
-    -- One that cannot be put back is as one whose worker has died: `recover.lua` sees to it.
-    attempt(ARGV[position], release, ARGV[position], ARGV[position + 1], ARGV[position + 2])
+    local id, execution, perhaps = ARGV[position], ARGV[position + 1], ARGV[position + 2]
+    attempt_or_die(id, execution, release, id, execution, perhaps)
 end
 return {released, canceled}

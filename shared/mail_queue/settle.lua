@@ -182,15 +182,6 @@ local function settle(is_claimed, id, execution, outcome, reason, detail, pause,
     next_of_thread(id, job[3] or '', iso)
 end
 
--- Where it cannot be done it is as if this worker had died over the job: that comes back, and after some deaths it is a
--- dead letter.
-local function attempt_or_die(id, entry, action, ...)
-    if not attempt(id, action, ...) then
-        redis.call('ZADD', CLAIMS, now, entry)
-        redis.call('ZADD', STARTED, FAR, entry)
-    end
-end
-
 -- One argument for all: Redis and its client take longer over each one than JSON over all of them.
 local mails = cjson.decode(ARGV[12])
 local entries, executions = {}, {}
@@ -206,12 +197,12 @@ call_with('ZREM', CLAIMS, entries)
 call_with('SREM', worker_executions, entries)
 call_with('DEL', executions[1], executions)
 for i, mail in ipairs(mails) do
-    attempt_or_die(mail[1], entries[i], settle, claimed[i], unpack(mail))
+    attempt_or_die(mail[1], mail[2], settle, claimed[i], unpack(mail))
 end
 leave_registries(forgotten)
 for i = #held, 1, -1 do
     local id, execution, perhaps, behind = unpack(held[i])
-    attempt_or_die(id, entry_of(id, execution), put_back, id, perhaps, iso, behind)
+    attempt_or_die(id, execution, put_back, id, perhaps, iso, behind)
 end
 if redis.call('EXISTS', worker_key) == 1 then
     redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded)

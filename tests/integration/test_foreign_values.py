@@ -13,7 +13,7 @@ from shared.mail_queue.depth import DepthReader, State
 from shared.mail_queue.mailer_end import MailerEnd
 from simulators.mailbox import Mailbox, Rule
 from tests.mails import ANN, BOB, mail, put
-from tests.queueing import claim, receipt, status
+from tests.queueing import claim, claim_one, end_claims, reached, receipt, status
 from tests.waiting import wait_for
 from tests.working import Gate, delivered, mailroom, put_many, working
 
@@ -113,6 +113,29 @@ class TestUnreadableKeys:
         held = [(job.mail.id, job.execution, False) for job in (good, bad)]
         assert await end.release(held) == (1, 0)
         assert status(redis, good.mail) == "queued"
+
+    @pytest.mark.parametrize("key", [keys.receipt(mail("requested").id), f"rq:executions:{mail('requested').id}"])
+    async def test_a_mail_that_cannot_go_back_is_not_lost(self, redis: Redis, end: MailerEnd, key: str) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        redis.set(key, "a text", ex=60)
+        await end.release([(job.mail.id, job.execution, False)])
+        redis.delete(key)
+        reached(redis, since=0)
+        await end.recover()
+        assert status(redis, job.mail) == "queued"
+        await claim_one(end, job.mail)
+
+    async def test_a_mail_of_a_dead_mailer_whose_list_of_executions_is_foreign_is_not_lost(
+        self, redis: Redis, end: MailerEnd
+    ) -> None:
+        put(redis, [mail("requested")])
+        await claim_one(end, mail("requested"))
+        redis.set(f"rq:executions:{mail('requested').id}", "a text", ex=60)
+        await end_claims(redis)
+        assert await end.recover() == 1
+        redis.delete(f"rq:executions:{mail('requested').id}")
+        await claim_one(end, mail("requested"))
 
     async def _two_of_which_one_is_a_text(self, redis: Redis, end: MailerEnd) -> list[Claimed]:
         put(redis, [mail("requested", ANN), mail("requested", BOB)])
