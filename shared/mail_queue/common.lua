@@ -47,9 +47,12 @@ local function attempt(id, action, ...)
     return is_done, answer
 end
 
--- A number in a job's hash. What another program has written there instead counts nothing: it is to stop no script.
+-- A number in a job's hash. What another program has written there instead counts nothing: it is to stop no script, nor a
+-- reader of what is counted on from there.
+local COUNTABLE = 1e6
 local function count(text)
-    return tonumber(string.match(text or '', '^%d+$')) or 0
+    local number = tonumber(string.match(text or '', '^%d+$')) or 0
+    return number < COUNTABLE and number or 0
 end
 
 local function seconds(value)

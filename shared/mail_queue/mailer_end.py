@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
 from shared import keys
@@ -24,7 +23,7 @@ from shared.mail_queue.layout import (
     rq_queue,
     script_source,
 )
-from shared.mail_queue.reading import claimed_jobs, looked_at
+from shared.mail_queue.reading import claimed_jobs, looked_at, readable
 from shared.relay import RelayState, RelayTerms
 
 CLAIM_SECONDS = 30.0
@@ -170,7 +169,7 @@ class MailerEnd:
             requests = list({job.mail.request_id: None for job in claimed})
             for request in requests:
                 pipeline.hget(keys.request(request), "facts")
-            (now, microseconds), *answers = map(_readable, await pipeline.execute(raise_on_error=False))
+            (now, microseconds), *answers = map(readable, await pipeline.execute(raise_on_error=False))
         facts = dict(zip(requests, answers[len(claimed) :], strict=True))
         outcomes = answers[: len(claimed)]
         seen = (
@@ -238,13 +237,6 @@ class MailerEnd:
 
 def _texts(values: Sequence[bytes]) -> list[str]:
     return [value.decode(errors="replace") for value in values]
-
-
-def _readable(answer: Any) -> Any:
-    """Other errors of Redis than that a key is of another type are its own, and are raised."""
-    if isinstance(answer, RedisError) and not str(answer).startswith("WRONGTYPE"):
-        raise answer
-    return answer
 
 
 def _settlement_row(settlement: Settlement) -> list[str]:

@@ -1,10 +1,12 @@
 """The operator's end of the mail queue: looks at the mails that are dead letters, replays and forgets them."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from shared import keys
 from shared.dead_letters import DeadLetter
@@ -18,12 +20,19 @@ from shared.mail_queue.layout import (
     rq_queue,
     script_source,
 )
+from shared.mail_queue.reading import readable
 
 PAGE = 500
 """Letters looked at, or moved, at once: Redis does nothing else meanwhile."""
 
 UNKNOWN = "unknown"
 """The reason of a mail that another RQ worker failed, until a mailer takes it back (within half a minute)."""
+
+
+RECEIPT = ("outcome", "reason", "detail", "attempts", "perhaps", "at")
+NO_RECEIPT = (None,) * len(RECEIPT)
+
+_NUMBER = re.compile(rb"[0-9]{1,12}(\.[0-9]+)?")
 
 
 class OperatorEnd:
@@ -61,11 +70,11 @@ class OperatorEnd:
         with self._redis.pipeline(transaction=False) as pipeline:
             for id_ in ids:
                 pipeline.hmget(self._job_prefix + id_, ["status", "request", "data"])
-                pipeline.hmget(keys.receipt(id_), ["outcome", "reason", "detail", "attempts", "perhaps", "at"])
-            rows = pipeline.execute()
+                pipeline.hmget(keys.receipt(id_), RECEIPT)
+            rows = [readable(row) for row in pipeline.execute(raise_on_error=False)]
         for id_, job, receipt in zip(ids, rows[::2], rows[1::2], strict=True):
-            if job[0] == b"failed":
-                yield _letter(id_, job, receipt)
+            if not isinstance(job, RedisError) and job[0] == b"failed":
+                yield _letter(id_, job, NO_RECEIPT if isinstance(receipt, RedisError) else receipt)
 
 
 def _letter(id_: str, job: Sequence[Any], receipt: Sequence[Any]) -> DeadLetter:
@@ -82,9 +91,14 @@ def _letter(id_: str, job: Sequence[Any], receipt: Sequence[Any]) -> DeadLetter:
         request_id=mail.request_id if mail else request_id.decode(errors="replace"),
         what=str(mail.notice) if mail else "job",
         recipient=mail.recipient.address if mail else "",
-        reason=(reason or b"").decode(),
+        reason=(reason or b"").decode(errors="replace"),
         detail=(detail or b"").decode(errors="replace"),
-        attempts=int(attempts or 0),
+        attempts=int(_number(attempts) or 0),
         perhaps=perhaps == b"1",
-        died_at=float(at) if at else None,
+        died_at=_number(at),
     )
+
+
+def _number(text: bytes | None) -> float | None:
+    """None: there is none, or another program has written something else."""
+    return float(text) if text and _NUMBER.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""What Redis tells of claimed jobs, read: whatever another program has written there, it concerns its own job alone."""
+"""What Redis tells of jobs, read: whatever another program has written there, it concerns its own job alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +14,13 @@ from shared.mail_queue.layout import MalformedJobError, mail_of
 from shared.memory import RequestFacts
 
 FACTS_KEPT = 16
+
+
+def readable(answer: Any) -> Any:
+    """The answer, also where it is the error that a key is of another type. Raises all others: they are Redis's own."""
+    if isinstance(answer, RedisError) and not str(answer).startswith("WRONGTYPE"):
+        raise answer
+    return answer
 
 
 def claimed_jobs(

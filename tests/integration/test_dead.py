@@ -18,6 +18,7 @@ from shared.mail import Dead, Mail, Recipient, Why
 from shared.mail_queue.layout import rq_queue
 from shared.mail_queue.mailer_end import MailerEnd, Settlement, Swept
 from tests.mails import ANN, BOB, mail, put
+from tests.queueing import receipt
 
 Run = Callable[..., Result]
 
@@ -185,6 +186,39 @@ async def test_a_mail_that_a_stock_worker_failed_is_shown_until_a_mailer_takes_i
     assert run("list").stdout == f"{one.id}  unknown  requested  unknown  0 attempts\n"
     assert run("forget", "--all").stdout == "0 dead letters forgotten\n", "nobody has given it up"
     assert await end.sweep() == Swept(adopted=1)
+
+
+FOREIGN = mail("requested", ANN)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("attempts", b"inf", "  requested  recipient_refused  0 attempts"),
+        ("at", b"yesterday", f"{FOREIGN.id}  unknown  requested  recipient_refused  1 attempts"),
+        ("reason", b"\xff", "  requested  \ufffd  1 attempts"),
+        (None, b"a text", f"{FOREIGN.id}  unknown  requested  unknown  0 attempts"),
+    ],
+)
+async def test_what_another_program_wrote_into_a_receipt_hides_no_letter(
+    redis: Redis, end: MailerEnd, run: Run, *, field: str | None, value: bytes, told: str
+) -> None:
+    await two_letters(redis, end)
+    key = keys.receipt(FOREIGN.id)
+    if field is None:
+        redis.set(key, value, ex=60)
+    else:
+        redis.hset(key, field, value)
+    done = run("list")
+    assert (done.exit_code, done.stderr) == (0, "2 dead letters\n")
+    assert told in done.stdout
+
+
+async def test_a_foreign_number_of_attempts_is_not_counted_on_from(redis: Redis, end: MailerEnd) -> None:
+    put(redis, [FOREIGN])
+    redis.hset(f"rq:job:{FOREIGN.id}", "attempts", b"9" * 30)
+    await bury(end, Dead("recipient_refused"))
+    assert receipt(redis, FOREIGN)["attempts"] == "1"
 
 
 async def test_more_letters_than_a_page_are_all_dealt_with(redis: Redis, end: MailerEnd, run: Run) -> None:
