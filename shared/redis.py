@@ -94,7 +94,8 @@ def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str,
     if query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}:
         raise SettingsError(["redis.url: TLS is always verified; name a CA of your own with ?ssl_ca_certs=/path"])
     for option in _TLS_FILES & query.keys():
-        NamedFile(f"redis.url, {option}", Path(query[option][-1])).content()  # the library would not name the file
+        # The library would not name it. It takes the first one where an option is given twice.
+        NamedFile(f"redis.url, {option}", Path(query[option][0])).content()
     options: dict[str, Any] = {
         "client_name": f"access-mail-{service}",
         "health_check_interval": HEALTH_CHECK_SECONDS,

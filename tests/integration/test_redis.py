@@ -63,6 +63,15 @@ def test_a_url_that_will_not_do_is_a_fault_that_does_not_repeat_it(url: str | No
         assert PASSWORD not in str(caught.value)
 
 
+def test_of_a_file_that_is_named_twice_the_one_that_counts_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "used").write_text("a certificate")
+    url = "rediss://127.0.0.1:1/0?ssl_ca_certs={0}/{1}&ssl_ca_certs={0}/{2}"
+    with pytest.raises(SettingsError, match=r"redis\.url, ssl_ca_certs: .*/none: does not exist"):
+        connect(settings(url.format(tmp_path, "none", "used")), "router")
+    pool = connect(settings(url.format(tmp_path, "used", "none")), "router").connection_pool
+    assert pool.connection_kwargs["ssl_ca_certs"] == str(tmp_path / "used")
+
+
 def test_tls_is_verified() -> None:
     pool = connect(settings("rediss://localhost"), "router").connection_pool
     connection = pool.make_connection()
