@@ -18,6 +18,7 @@ from tests.waiting import wait_for
 from tests.working import Gate, delivered, mailroom, put_many, working
 
 VALUES = (b"", b"many", b"7", b"-70", b"1.5", b"nan", b"-inf", b"0x10", b" 1", b"9" * 5000, b"\xff\x00", b"[" * 5000)
+FOREIGN = [f"f{number}@example.com" for number in range(len(VALUES))]
 DELIVERED, MALFORMED, POISON, UNKNOWN = "delivered", "dead malformed", "dead poison", "dead request_unknown"
 SAID = {
     DELIVERED: "",
@@ -29,10 +30,10 @@ SAID = {
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailroom]:
-    """Its relay puts the first mails off: they are tried again, soon."""
+    """Its relay puts each of the foreign ones off twice: it is tried again, soon."""
     monkeypatch.setattr("services.mailer.upkeep.DUE_SECONDS", 0.05)
     with Mailbox().run_in_thread() as mailbox:
-        mailbox.rules = [Rule("data", "450 4.2.0 later", times=20)]
+        mailbox.rules = [Rule("data", "450 4.2.0 later", recipient=address, times=2) for address in FOREIGN]
         yield mailroom(mailbox, first_pause="10ms", longest_pause="20ms")
 
 
@@ -59,7 +60,7 @@ def test_whatever_stands_in_a_field_of_a_job_every_mail_comes_to_its_end(
     redis: Redis, redis_url: str, room: Mailroom, caplog: pytest.LogCaptureFixture, *, field: str, ends: set[str]
 ) -> None:
     put_many(redis, 3)
-    foreign = [mail("requested", ANN.model_copy(update={"address": f"f{n}@example.com"})) for n in range(len(VALUES))]
+    foreign = [mail("requested", ANN.model_copy(update={"address": address})) for address in FOREIGN]
     put(redis, foreign)
     for one, value in zip(foreign, VALUES, strict=True):
         redis.hset(f"rq:job:{one.id}", field, value)
