@@ -39,10 +39,18 @@ end
 -- Jobs that no script can handle, with Redis's reason; one that has somebody else's type under one of its keys, say. They
 -- are to be no other job's matter: a script that is broken off leaves the rest of its batch half done.
 local faults = {}
+-- What Redis refuses to everybody is no job's fault: it ends the script, which is tried again.
+local REFUSALS = {'OOM ', 'READONLY ', 'MISCONF ', 'NOREPLICAS '}
 local function attempt(id, action, ...)
     local is_done, answer = pcall(action, ...)
     if not is_done then
-        faults[#faults + 1] = id .. ': ' .. (type(answer) == 'table' and answer.err or tostring(answer))
+        local fault = type(answer) == 'table' and answer.err or tostring(answer)
+        for _, refusal in ipairs(REFUSALS) do
+            if string.find(fault, refusal, 1, true) then
+                error(answer, 0)
+            end
+        end
+        faults[#faults + 1] = id .. ': ' .. fault
     end
     return is_done, answer
 end

@@ -1,9 +1,10 @@
 """What another program has written into a mail's keys concerns that mail alone, and ends as a dead letter at worst."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from services.mailer.mailroom import Mailroom
 from shared import keys
@@ -170,6 +171,42 @@ class TestUnreadableKeys:
             redis.lpush("rq:queue:mail", head)
             depth = DepthReader(redis).read()
             assert (depth.jobs[State.QUEUED], depth.oldest) == (queued, None)
+
+
+@pytest.fixture
+def no_writes(redis: Redis) -> Iterator[Callable[[], bool]]:
+    """Makes Redis refuse whatever is to be written, as while it fails over."""
+    try:
+        yield lambda: bool(redis.config_set("min-replicas-to-write", 1))
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+
+
+class TestRefusalOfRedis:
+    """What Redis refuses to everybody is the fault of no job."""
+
+    async def test_no_claim_is_lost_by_it(self, redis: Redis, end: MailerEnd, no_writes: Callable[[], bool]) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        no_writes()
+        with pytest.raises(ResponseError, match="NOREPLICAS"):
+            await end.renew([(job.mail.id, job.execution)])
+
+    async def test_nothing_passes_for_given_back(
+        self, redis: Redis, end: MailerEnd, no_writes: Callable[[], bool]
+    ) -> None:
+        put(redis, [mail("requested")])
+        job = await claim_one(end, mail("requested"))
+        no_writes()
+        with pytest.raises(ResponseError, match="NOREPLICAS"):
+            await end.release([(job.mail.id, job.execution, False)])
+
+    async def test_a_sweep_accuses_no_job(self, redis: Redis, end: MailerEnd, no_writes: Callable[[], bool]) -> None:
+        put(redis, [mail("requested"), mail("approved")])
+        redis.delete(f"rq:job:{mail('requested').id}")
+        no_writes()
+        with pytest.raises(ResponseError, match="NOREPLICAS"):
+            await end.sweep()
 
 
 def test_a_dead_letter_that_cannot_be_looked_at_is_said_once_and_stops_no_sweep(
