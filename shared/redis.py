@@ -1,6 +1,6 @@
 """The connection to Redis (or Valkey) that the settings name, and whether what answers there will do."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -35,19 +35,13 @@ def connect(settings: RedisSettings, service: str, timeout: float = TIMEOUT_SECO
     `timeout`: seconds for each answer. Raises `SettingsError` if the settings name no usable Redis.
     """
     url, options = _target(settings, service, timeout)
-    try:
-        return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-    except ValueError:
-        raise SettingsError([_NO_URL]) from None  # its text may repeat the password
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
 
 
 def connect_async(settings: RedisSettings, service: str) -> AsyncRedis:
     """The same for asyncio. Raises `SettingsError`."""
     url, options = _target(settings, service, TIMEOUT_SECONDS)
-    try:
-        return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
-    except ValueError:
-        raise SettingsError([_NO_URL]) from None  # its text may repeat the password
+    return AsyncRedis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
 
 
 def check_redis(redis: Redis) -> str:
@@ -89,6 +83,7 @@ def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str,
     url = settings.url.get_secret_value()
     try:
         query = parse_qs(urlsplit(url).query)
+        _insist_on_options(url, query)
     except ValueError:
         raise SettingsError([_NO_URL]) from None  # its text may repeat the password
     if query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}:
@@ -106,3 +101,13 @@ def _target(settings: RedisSettings, service: str, timeout: float) -> tuple[str,
         password = NamedFile("redis.password_file", settings.password_file).secret()
         options["password"] = password.get_secret_value()
     return url, options
+
+
+def _insist_on_options(url: str, query: Collection[str]) -> None:
+    """The library would notice at the first command only. Raises `ValueError` where the URL is none."""
+    try:
+        Redis.from_url(url).connection_pool.make_connection()
+    except TypeError as error:
+        option = next((name for name in query if f"'{name}'" in str(error)), "")
+        fault = f"redis.url, {option}: no option of such a connection; delete it (those of TLS need rediss://)"
+        raise SettingsError([fault]) from None

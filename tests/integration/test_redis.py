@@ -53,6 +53,9 @@ def test_a_failed_command_is_not_tried_again_here(tmp_path: Path) -> None:
         (f"redis://:{PASSWORD}@localhost:port", "redis.url: no URL of a Redis"),
         (f"redis://:{PASSWORD}/@[localhost", "redis.url: no URL of a Redis"),
         (f"rediss://:{PASSWORD}@localhost?ssl_cert_reqs=none", "redis.url: TLS is always verified"),
+        (f"redis://:{PASSWORD}@localhost?ssl_ca_certs=/ca.pem", "redis.url, ssl_ca_certs: no option of such a"),
+        ("unix:///run/valkey.sock?timeout=5", "redis.url, timeout: no option of such a connection; delete it"),
+        (f"redis://:{PASSWORD}@localhost?db=first", "redis.url: no URL of a Redis"),
     ],
 )
 def test_a_url_that_will_not_do_is_a_fault_that_does_not_repeat_it(url: str | None, fault: str) -> None:

@@ -61,8 +61,8 @@ REFUSALS: dict[grpc.StatusCode, type[TeleportRefused]] = {
 
 SILENT = "Teleport does not answer in time"
 
-_GOAWAY = re.compile(r"GOAWAY received[^)]*")
-"""Why the server has ended the connection, by its own account (RFC 9113, 6.8), as gRPC quotes it."""
+_GOAWAY = re.compile(r"GOAWAY received[^)]{0,200}")
+"""Why the server has ended the connection, by its own account (RFC 9113, 6.8), as gRPC quotes it; a line of it."""
 
 
 @contextmanager
