@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
 from shared.mail_queue.mailer_end import DEATHS_SURVIVED
 from simulators.rules import Rule, Stage
@@ -31,6 +30,8 @@ class Reaper:
         self._mailers = mailers
         self._dice = dice
         self._living: list[Service] = []
+        self.is_over = False
+        """Set it, and it ends. It is not to be cancelled: whoever it is killing just then would not be noted."""
         self.hits = 0
         """How often it has killed one that had mails in hand."""
         self.in_hand: Counter[str] = Counter()
@@ -41,8 +42,8 @@ class Reaper:
         self._living = [await self._mailers.start() for _ in range(2)]
 
     async def reap(self) -> None:
-        """For ever."""
-        while True:
+        """Until it is over."""
+        while not self.is_over:
             await asyncio.sleep(self._dice.uniform(0.5, 1.5) * KILL_SECONDS)
             victim = self._dice.choice(self._living)
             victim.freeze()
@@ -79,9 +80,8 @@ async def storm(mailers: Mailers, number: int, kills: int, seconds: float, seed:
     reaping = asyncio.create_task(reaper.reap())
     await wait_until(lambda: len(mailers.mailbox.mails) >= number * 0.9, "nearly all mails have come", seconds)
     await reaper.has_hit(kills, lambda: mails.extend(put_mails(mailers.redis, FEW, first=len(mails))), seconds)
-    reaping.cancel()
-    with suppress(asyncio.CancelledError):
-        await reaping
+    reaper.is_over = True
+    await reaping
     await wait_until(lambda: not mailers.unfinished(), "nothing is left anywhere", seconds)
     assert not mailers.dead(), mailers.logs()
     assert set(mailers.received()) == ids(mails)
@@ -113,9 +113,8 @@ async def storm_of_threads(mailers: Mailers, number: int, kills: int, seconds: f
     )
     threads.settle()
     await wait_until(lambda: len(mailers.mailbox.mails) >= number * 4, "the resolutions are being told", seconds)
-    reaping.cancel()
-    with suppress(asyncio.CancelledError):
-        await reaping
+    reaper.is_over = True
+    await reaping
     await wait_until(lambda: not mailers.unfinished(), "nothing is left anywhere", seconds)
     told = threads.told(mailers.mailbox.mails)
     dead = mailers.dead()
