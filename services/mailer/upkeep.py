@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from services.mailer.in_hand import Hands
+from services.mailer.job_faults import JobFaults
 from services.mailer.seam import Delivery, WorkerMetrics
 from shared.mail_queue.mailer_end import BATCH, MailerEnd
 
@@ -29,16 +30,16 @@ class Upkeep:
         hands: Hands,
         delivery: Delivery,
         metrics: WorkerMetrics,
+        faults: JobFaults,
         *,
-        complain: Callable[[Sequence[str]], None],
         clean_up_after_stock_workers: Callable[[], None],
     ) -> None:
-        """`complain` of jobs that Redis cannot handle. The clean-up is called in a thread."""
+        """The clean-up is called in a thread."""
         self._end = end
         self._hands = hands
         self._delivery = delivery
         self._metrics = metrics
-        self._complain = complain
+        self._faults = faults
         self._clean_up_after_stock_workers = clean_up_after_stock_workers
 
     def timers(self) -> list[tuple[str, Callable[[], Awaitable[None]], float]]:
@@ -84,7 +85,7 @@ class Upkeep:
     async def _sweep(self) -> None:
         swept = await self._end.sweep()
         self._metrics.canceled(swept.canceled)
-        self._complain(swept.faults)
+        self._faults.tell(swept.faults)
         if swept.freed or swept.adopted:
             said = "%d stuck threads freed, %d mails that another RQ worker failed are queued again"
             log.warning(said, swept.freed, swept.adopted)

@@ -6,7 +6,7 @@ Jobs go through the scripts of `shared.mail_queue`; `registration.py` has RQ's o
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from rq.worker import WorkerStatus
 
 from services.mailer.in_hand import Hands, InHand
+from services.mailer.job_faults import JobFaults
 from services.mailer.persistence import Persistence
 from services.mailer.registration import RegisteredWorker
 from services.mailer.relay_watch import RelayWatch
@@ -42,7 +43,6 @@ GIVE_BACK_SECONDS = 4.0
 LEAVE_SECONDS = 2.0
 """How long before it Redis is waited for no more: relay and Redis are to be left yet."""
 COLD_SHUTDOWN_STOPS = 2
-MOST_COMPLAINTS = 1_000
 CLAIM, SETTLE = "claim", "settle"
 
 T = TypeVar("T")
@@ -79,18 +79,14 @@ class MailWorker(RegisteredWorker):
         self._woken = asyncio.Event()
         self._stops: list[float] = []
         """Monotonic times of the wishes to stop."""
-        self._complained: set[str] = set()
+        self._faults = JobFaults()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._trouble = RedisTrouble(first="birth")
         self.pulse = Pulse(CLAIM)
         self._persistence = Persistence(self._trouble, self.pulse, metrics.redis_failed)
+        clean_up = self.clean_up_after_stock_workers
         self._upkeep = Upkeep(
-            self._end,
-            self._hands,
-            delivery,
-            metrics,
-            complain=self._complain,
-            clean_up_after_stock_workers=self.clean_up_after_stock_workers,
+            self._end, self._hands, delivery, metrics, self._faults, clean_up_after_stock_workers=clean_up
         )
 
     # -- as the process drives it
@@ -170,7 +166,7 @@ class MailWorker(RegisteredWorker):
             asked_at, claims = answer
             self._metrics.claimed(len(claims.jobs))
             self._metrics.canceled(claims.canceled)
-            self._complain(claims.faults)
+            self._faults.tell(claims.faults)
             self._relay.sees(claims)
             for job in claims.jobs:
                 self._take(crew, job, asked_at)
@@ -255,17 +251,11 @@ class MailWorker(RegisteredWorker):
             settled = await self._persistence.until_done(SETTLE, partial(self._end.settle, batch))
             self._metrics.claims_lost(settled.lost)
             self._metrics.canceled(settled.canceled)
-            self._complain(settled.faults)
+            self._faults.tell(settled.faults)
             self._hands.let_go([settlement.execution for settlement in batch])
             for _ in batch:
                 self._done.task_done()
             self._woken.set()
-
-    def _complain(self, faults: Sequence[str]) -> None:
-        for fault in faults:
-            if fault not in self._complained and len(self._complained) < MOST_COMPLAINTS:
-                self._complained.add(fault)
-                log.error("Redis cannot handle job %s; it is tried again and again, and holds up no other", fault)
 
     async def _finish(self) -> None:
         """Warm shutdown: mails in flight finish and are settled; what is not done in time goes back untouched."""

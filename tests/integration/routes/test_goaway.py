@@ -72,5 +72,11 @@ async def test_the_reason_that_a_server_gives_is_told(identity: Identity, end: C
     assert told == ("Teleport closed the connection (GOAWAY received; Error code: 11; Debug Text: too_many_pings)")
 
 
+async def test_a_long_reason_is_a_line_at_most(identity: Identity) -> None:
+    told = await failure(identity, goaway(ENHANCE_YOUR_CALM, b"x" * 9000))
+    assert len(told) < 300
+    assert "Debug Text: xxx" in told
+
+
 async def test_of_a_server_that_gives_none_nothing_is_made_up(identity: Identity) -> None:
     assert await failure(identity, b"") == "Teleport closed the connection"
